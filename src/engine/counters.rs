@@ -1,0 +1,154 @@
+//! Counters: one set a worker, written by that worker alone, read by anybody.
+//!
+//! A single writer needs no read-modify-write instruction: load, add, store, all relaxed. Each worker's set has its own
+//! cache lines.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use crossbeam_utils::CachePadded;
+
+use super::verdict::DropReason;
+
+/// A counter with one writer.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds; only the owner may call it.
+    #[inline]
+    pub fn add(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
+    }
+
+    /// The count so far.
+    #[inline]
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// Packets and bytes of one direction. Bytes are those of the IP packet.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    /// Packets.
+    pub packets: Counter,
+    /// Bytes.
+    pub bytes: Counter,
+}
+
+impl Traffic {
+    /// Counts one packet.
+    #[inline]
+    pub fn count(&self, bytes: usize) {
+        self.packets.add(1);
+        self.bytes.add(bytes as u64);
+    }
+}
+
+/// What one worker counts of one service or one backend.
+#[derive(Debug, Default)]
+pub struct FlowCounters {
+    /// From clients.
+    pub inbound: Traffic,
+    /// To clients.
+    pub outbound: Traffic,
+    /// Flows opened.
+    pub opened: Counter,
+    /// Flows ended, for whatever reason.
+    pub closed: Counter,
+    /// Flows refused: no backend, no port, table full, limits.
+    pub refused: Counter,
+}
+
+/// All that one worker counts.
+#[derive(Debug)]
+pub struct WorkerCounters {
+    /// From the port.
+    pub received: Traffic,
+    /// To the port, answers of our own included.
+    pub sent: Traffic,
+    /// Batches received.
+    pub batches: Counter,
+    /// Time not spent waiting, microseconds.
+    pub busy_micros: Counter,
+    /// Packets handed to the worker that owns their flow.
+    pub handed_over: Counter,
+    /// Packets held or absorbed.
+    pub consumed: Counter,
+    /// Packets answered by the gateway itself.
+    pub replied: Counter,
+    /// Packets forwarded.
+    pub forwarded: Counter,
+    /// Half-open or closing flows evicted for new ones.
+    pub evicted: Counter,
+    drops: [Counter; DropReason::COUNT],
+    services: Box<[FlowCounters]>,
+    backends: Box<[FlowCounters]>,
+}
+
+impl WorkerCounters {
+    fn new(services: usize, backends: usize) -> Self {
+        let flows = |n| (0..n).map(|_| FlowCounters::default()).collect();
+        Self {
+            received: Traffic::default(),
+            sent: Traffic::default(),
+            batches: Counter::default(),
+            busy_micros: Counter::default(),
+            handed_over: Counter::default(),
+            consumed: Counter::default(),
+            replied: Counter::default(),
+            forwarded: Counter::default(),
+            evicted: Counter::default(),
+            drops: std::array::from_fn(|_| Counter::default()),
+            services: flows(services),
+            backends: flows(backends),
+        }
+    }
+
+    /// The counter of this reason.
+    #[inline]
+    pub fn drops(&self, reason: DropReason) -> &Counter {
+        &self.drops[reason as usize]
+    }
+
+    /// The counters of the service with this index.
+    #[inline]
+    pub fn service(&self, id: crate::config::ServiceId) -> &FlowCounters {
+        &self.services[usize::from(id.0)]
+    }
+
+    /// The counters of the backend with this index.
+    #[inline]
+    pub fn backend(&self, id: crate::config::BackendId) -> &FlowCounters {
+        &self.backends[usize::from(id.0)]
+    }
+}
+
+/// The counters of all workers.
+#[derive(Debug)]
+pub struct Counters {
+    workers: Box<[CachePadded<WorkerCounters>]>,
+}
+
+impl Counters {
+    /// All zero.
+    pub fn new(workers: usize, services: usize, backends: usize) -> Self {
+        Self { workers: (0..workers).map(|_| CachePadded::new(WorkerCounters::new(services, backends))).collect() }
+    }
+
+    /// One worker's.
+    #[inline]
+    pub fn worker(&self, id: super::WorkerId) -> &WorkerCounters {
+        &self.workers[usize::from(id.0)]
+    }
+
+    /// All workers', in order.
+    pub fn workers(&self) -> impl Iterator<Item = &WorkerCounters> {
+        self.workers.iter().map(|w| &**w)
+    }
+
+    /// The sum of one counter over all workers.
+    pub fn sum(&self, of: impl Fn(&WorkerCounters) -> &Counter) -> u64 {
+        self.workers().map(|w| of(w).get()).sum()
+    }
+}

@@ -1,0 +1,5 @@
+//! tungate: a layer-4 load balancer that lives in user space on a TUN device.
+
+pub mod config;
+pub mod engine;
+pub mod wire;

@@ -1,0 +1,3 @@
+//! The tungate binary: hands the arguments to the library.
+
+fn main() {}
