@@ -1,5 +1,7 @@
 //! Floors stay floors: a room imports only from its own floor and the floors below (the map in `src/lib.rs`).
 
+#![allow(clippy::unwrap_used, reason = "a test may fail that way")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

@@ -201,7 +201,7 @@ impl Backend {
 #[derive(Debug, Default)]
 pub struct Listeners {
     /// Single addresses: the usual case, one hash lookup.
-    exact: HashMap<(Address, Protocol), Vec<(RangeInclusive<u16>, ServiceId)>, foldhash::fast::RandomState>,
+    exact: HashMap<(Address, Protocol), Vec<PortRange>, foldhash::fast::RandomState>,
     /// Prefixes, longest first.
     prefixes: Vec<(Listen, Protocol, ServiceId)>,
 }
@@ -273,3 +273,5 @@ impl Snapshot {
         self.service(id).backends.clone().map(|n| (BackendId(n), self.backend(BackendId(n))))
     }
 }
+
+type PortRange = (RangeInclusive<u16>, ServiceId);

@@ -49,6 +49,25 @@ impl Address {
         if self.is_v4() { &self.0[12..] } else { &self.0 }
     }
 
+    /// Multicast, or the IPv4 limited broadcast.
+    pub fn is_multicast(&self) -> bool {
+        match self.ip() {
+            IpAddr::V4(v4) => v4.is_multicast() || v4.is_broadcast(),
+            IpAddr::V6(v6) => v6.is_multicast(),
+        }
+    }
+
+    /// Whether a host on some network may have it: not 0/8, 127/8, 224/4, 240/4, broadcast, `::`, `::1`, `ff00::/8`, nor
+    /// an IPv4 address dressed as IPv6 (RFC 1812 5.3.7, RFC 4291 2.5).
+    #[inline]
+    pub fn is_host(&self) -> bool {
+        if self.is_v4() {
+            let first = self.0[12];
+            return first != 0 && first != 127 && first < 224;
+        }
+        self.0[0] != 0xff && self.0[..15] != [0; 15]
+    }
+
     /// The standard library's form, for printing and for sockets.
     pub fn ip(&self) -> IpAddr {
         if self.is_v4() { IpAddr::V4(Ipv4Addr::from(self.v4_octets())) } else { IpAddr::V6(Ipv6Addr::from(self.0)) }

@@ -1,5 +1,20 @@
 //! Bytes: addresses, headers, checksums, the offload header. Imports nothing of the crate.
+//!
+//! [`Packet`] is parsed once, at the door; from then on reads cannot fail, and setters keep every checksum right, be it
+//! complete or partial (left for a later device to finish, [`Checksum::Partial`]).
 
 mod address;
+pub mod build;
+pub mod checksum;
+pub mod icmp;
+mod ip;
+mod offload;
+mod packet;
+pub mod segment;
+mod transport;
 
 pub use address::{Address, Endpoint, Protocol};
+pub use ip::{Family, Fragment, IpHeader, Malformed};
+pub use offload::{Checksum, Gso, HEADER_LEN as OFFLOAD_LEN, Offload, UnknownGso};
+pub use packet::{Packet, Translation};
+pub use transport::{TcpFlags, TcpSegment};

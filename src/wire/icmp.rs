@@ -1,0 +1,207 @@
+//! ICMP and ICMPv6: echo, errors that quote a packet, and errors of our own.
+
+use super::ip::{self, Family, IpHeader, Malformed};
+use super::{Address, Endpoint, Packet, Protocol, build, checksum};
+
+/// What a gateway has to know of an ICMP message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Somebody asks whether we are there.
+    EchoRequest,
+    /// An answer to such a question.
+    EchoReply,
+    /// An error that quotes the packet it is about, and that routers pass on.
+    Error,
+    /// Anything else: redirects, source quench, router and neighbour discovery, multicast listeners, timestamps. None
+    /// of it passes a gateway (R71).
+    Other,
+}
+
+/// Kind of the ICMP message in this packet, or `None` if it carries none.
+pub fn kind(packet: &Packet<'_>) -> Option<Kind> {
+    if !packet.has_transport() {
+        return None;
+    }
+    match packet.protocol() {
+        Protocol::ICMP => Some(match packet.transport()[0] {
+            8 => Kind::EchoRequest,
+            0 => Kind::EchoReply,
+            3 | 11 | 12 => Kind::Error,
+            _ => Kind::Other,
+        }),
+        Protocol::ICMPV6 => Some(match packet.transport()[0] {
+            128 => Kind::EchoRequest,
+            129 => Kind::EchoReply,
+            1..=4 => Kind::Error,
+            _ => Kind::Other,
+        }),
+        _ => None,
+    }
+}
+
+/// The packet an ICMP error is about, as far as it was quoted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quote {
+    /// Its IP header.
+    pub header: IpHeader,
+    /// Its source.
+    pub source: Endpoint,
+    /// Its destination.
+    pub destination: Endpoint,
+    /// Offset of the quote in the packet that carries it.
+    at: usize,
+    /// End of the quoted bytes there: extensions and padding (RFC 4884) lie behind it.
+    end: usize,
+}
+
+/// Bytes of an ICMP header before the quote.
+const HEADER: usize = 8;
+
+/// Reads the quote of an ICMP error. Only TCP and UDP quotes with their ports are of use to a NAT.
+///
+/// # Errors
+/// [`Malformed`] if its header makes no sense, its IPv4 header checksum is wrong (R62), or the ports are cut off. Its
+/// transport checksum is not looked at: it may be cut off (RFC 5508 REQ-3).
+pub fn quote(packet: &Packet<'_>) -> Result<Quote, Malformed> {
+    let at = usize::from(packet.header().payload) + HEADER;
+    let message = packet.transport();
+    let quoted = message.get(HEADER..).ok_or(Malformed::Transport)?;
+    let quoted = &quoted[..quoted_len(packet.family(), message).min(quoted.len())];
+    let header = IpHeader::parse_quote(quoted)?;
+    if header.family != packet.family() {
+        return Err(Malformed::IpHeader);
+    }
+    let end = at + quoted.len().min(header.total_len as usize);
+    let has_ports = matches!(header.protocol, Protocol::TCP | Protocol::UDP);
+    if !has_ports || header.fragment.is_some_and(|f| f.offset != 0) {
+        return Err(Malformed::Transport);
+    }
+    let transport = quoted.get(usize::from(header.payload)..).and_then(|t| t.first_chunk::<8>());
+    let ports = transport.ok_or(Malformed::Truncated)?;
+    let (source, destination) = ip::addresses(header.family, quoted);
+    Ok(Quote {
+        header,
+        source: Endpoint::new(source, u16::from_be_bytes([ports[0], ports[1]])),
+        destination: Endpoint::new(destination, u16::from_be_bytes([ports[2], ports[3]])),
+        at,
+        end,
+    })
+}
+
+/// RFC 4884 4: where the length attribute is set, the quote ends there and extensions follow.
+fn quoted_len(family: Family, message: &[u8]) -> usize {
+    let words = match family {
+        Family::V4 => usize::from(message[5]) * 4,
+        Family::V6 => usize::from(message[4]) * 8,
+    };
+    // Only these types carry the attribute; elsewhere the byte is unused, or part of an MTU or pointer.
+    let carries = match family {
+        Family::V4 => matches!(message[0], 3 | 11 | 12),
+        Family::V6 => matches!(message[0], 1 | 3),
+    };
+    if carries && words > 0 { words } else { usize::MAX }
+}
+
+/// Rewrites an ICMP error of a translated flow: its own addresses, the endpoints of the packet it quotes, every checksum
+/// in reach; lowers the TTL (RFC 5508 REQ-4, REQ-5). Type, code, MTU and extensions stay (R59, R65).
+pub fn translate_error(
+    packet: &mut Packet<'_>,
+    quote: &Quote,
+    outer: (Address, Address),
+    quoted: (Endpoint, Endpoint),
+) {
+    let from = (quote.source, quote.destination);
+    let change = super::Translation::new(from, quoted);
+    rewrite_quote(&mut packet.bytes_mut()[quote.at..quote.end], &quote.header, &change);
+    packet.route_to(outer.0, outer.1);
+    packet.recompute_checksum();
+}
+
+fn rewrite_quote(bytes: &mut [u8], header: &IpHeader, to: &super::Translation) {
+    match header.family {
+        Family::V4 => {
+            let sum = u16::from_be_bytes([bytes[10], bytes[11]]);
+            bytes[10..12].copy_from_slice(&checksum::update(sum, to.address_delta).to_be_bytes());
+            bytes[12..16].copy_from_slice(&to.source.address.v4_octets());
+            bytes[16..20].copy_from_slice(&to.destination.address.v4_octets());
+        }
+        Family::V6 => {
+            bytes[8..24].copy_from_slice(to.source.address.octets());
+            bytes[24..40].copy_from_slice(to.destination.address.octets());
+        }
+    }
+    let transport = &mut bytes[usize::from(header.payload)..];
+    transport[..2].copy_from_slice(&to.source.port.to_be_bytes());
+    transport[2..4].copy_from_slice(&to.destination.port.to_be_bytes());
+    let udp = header.protocol == Protocol::UDP;
+    let at = if udp { 6 } else { 16 };
+    let Some(field) = transport.get_mut(at..at + 2) else { return };
+    let old = u16::from_be_bytes([field[0], field[1]]);
+    if udp && old == 0 {
+        return;
+    }
+    let new = checksum::update(old, checksum::add(to.address_delta, to.port_delta));
+    field.copy_from_slice(&if udp && new == 0 { 0xffff } else { new }.to_be_bytes());
+}
+
+/// An ICMP error that the gateway itself sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Error {
+    /// TTL or hop limit ran out: 11/0, ICMPv6 3/0.
+    TimeExceeded,
+    /// The rest of a datagram did not come: 11/1, ICMPv6 3/1.
+    ReassemblyTimeExceeded,
+    /// Does not fit, and may not be cut: 3/4 (RFC 1191), ICMPv6 2/0. The MTU that would fit, bytes.
+    TooBig(u16),
+    /// No socket there: 3/3, ICMPv6 1/4.
+    PortUnreachable,
+    /// Refused by policy: 3/13, ICMPv6 1/1.
+    Prohibited,
+}
+
+impl Error {
+    /// Type, code and the second word of the header.
+    fn header(self, family: Family) -> (u8, u8, u32) {
+        match (self, family) {
+            (Self::TimeExceeded, Family::V4) => (11, 0, 0),
+            (Self::TimeExceeded, Family::V6) => (3, 0, 0),
+            (Self::ReassemblyTimeExceeded, Family::V4) => (11, 1, 0),
+            (Self::ReassemblyTimeExceeded, Family::V6) => (3, 1, 0),
+            (Self::TooBig(mtu), Family::V4) => (3, 4, u32::from(mtu)),
+            (Self::TooBig(mtu), Family::V6) => (2, 0, u32::from(mtu)),
+            (Self::PortUnreachable, Family::V4) => (3, 3, 0),
+            (Self::PortUnreachable, Family::V6) => (1, 4, 0),
+            (Self::Prohibited, Family::V4) => (3, 13, 0),
+            (Self::Prohibited, Family::V6) => (1, 1, 0),
+        }
+    }
+}
+
+/// The error about a packet, from `source` to the packet's sender, quoting it as it was received: as much as fits 576
+/// bytes (RFC 1812 4.3.2.3) or 1280 (RFC 4443 2.4). `None` where no error may be sent (R9): about an ICMP error, a later
+/// fragment, a multicast destination, or to a source that is no host.
+pub fn error(about: &Packet<'_>, error: Error, source: Address) -> Option<Vec<u8>> {
+    let (sender, destination) = about.addresses();
+    let about_icmp = matches!(kind(about), Some(Kind::Error | Kind::Other));
+    if about_icmp || !about.has_transport() || !sender.is_host() || !destination.is_host() {
+        return None;
+    }
+    let (kind, code, word) = error.header(about.family());
+    let mut message = vec![kind, code, 0, 0];
+    message.extend(word.to_be_bytes());
+    let room = match about.family() {
+        Family::V4 => 576 - 20 - HEADER,
+        Family::V6 => 1280 - 40 - HEADER,
+    };
+    message.extend(&about.bytes()[..about.bytes().len().min(room)]);
+    Some(build::icmp(source, sender, message))
+}
+
+/// The answer to an echo request: same identifier, sequence and data, from the address that was asked (RFC 792, 4443).
+pub fn echo_reply(request: &Packet<'_>) -> Vec<u8> {
+    let (sender, asked) = request.addresses();
+    let mut message = request.transport().to_vec();
+    message[0] = if request.family() == Family::V4 { 0 } else { 129 };
+    message[2..4].fill(0);
+    build::icmp(asked, sender, message)
+}

@@ -1,0 +1,236 @@
+//! IPv4 and IPv6 headers: one pass that finds the upper layer and refuses what RFC 1812 5.2.2 and RFC 8200 forbid.
+
+use super::{Address, Protocol, checksum};
+
+/// Why a packet is refused at the door.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Malformed {
+    /// Fewer bytes than the header announces.
+    Truncated,
+    /// Version, header length or total length make no sense.
+    IpHeader,
+    /// IPv4 header checksum wrong.
+    IpChecksum,
+    /// IPv4 option of impossible length.
+    IpOption,
+    /// IPv6 extension headers cut off or without end.
+    ExtensionHeader,
+    /// Fragment of impossible offset or length.
+    Fragment,
+    /// TCP, UDP or ICMP header cut off or of impossible length.
+    Transport,
+    /// The offload header contradicts the packet, or is of a kind never asked for.
+    Offload,
+}
+
+/// The two families.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+/// Where a fragment belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fragment {
+    /// Identification: 16 bits of IPv4, 32 of IPv6.
+    pub id: u32,
+    /// Offset of its first payload byte in the datagram, a multiple of 8.
+    pub offset: u16,
+    /// Whether more follow.
+    pub more: bool,
+}
+
+/// What the IP header and its options or extension headers say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IpHeader {
+    /// Family.
+    pub family: Family,
+    /// Length of the whole packet as the header says.
+    pub total_len: u32,
+    /// Offset of the upper layer: header and options or extension headers end here.
+    pub payload: u16,
+    /// Upper-layer protocol.
+    pub protocol: Protocol,
+    /// Set for a fragment; an atomic fragment (RFC 6946) is none.
+    pub fragment: Option<Fragment>,
+    /// The packet wants to choose its own way: LSRR or SSRR, or a routing header with segments left.
+    pub source_routed: bool,
+}
+
+const V4_MIN: usize = 20;
+const V6_LEN: usize = 40;
+/// RFC 8200 orders at most seven extension headers; one more for a second destination options header.
+const MAX_EXTENSIONS: usize = 8;
+
+impl IpHeader {
+    /// Reads the header of a packet that lies wholly in `bytes` (more bytes may follow it).
+    #[inline]
+    pub fn parse(bytes: &[u8]) -> Result<Self, Malformed> {
+        match bytes.first().map(|b| b >> 4) {
+            Some(4) => parse_v4(bytes, Whole::Yes),
+            Some(6) => parse_v6(bytes, Whole::Yes),
+            _ => Err(Malformed::IpHeader),
+        }
+    }
+
+    /// Reads the header of a packet quoted in an ICMP error, which may be cut anywhere behind its headers.
+    pub fn parse_quote(bytes: &[u8]) -> Result<Self, Malformed> {
+        match bytes.first().map(|b| b >> 4) {
+            Some(4) => parse_v4(bytes, Whole::No),
+            Some(6) => parse_v6(bytes, Whole::No),
+            _ => Err(Malformed::IpHeader),
+        }
+    }
+}
+
+/// Whether the packet must be there to its last byte.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Whole {
+    Yes,
+    No,
+}
+
+#[inline]
+fn parse_v4(bytes: &[u8], whole: Whole) -> Result<IpHeader, Malformed> {
+    let Some(header) = bytes.first_chunk::<V4_MIN>() else { return Err(Malformed::Truncated) };
+    let header_len = usize::from(header[0] & 0x0f) * 4;
+    let total_len = u16::from_be_bytes([header[2], header[3]]);
+    if header_len < V4_MIN || usize::from(total_len) < header_len {
+        return Err(Malformed::IpHeader);
+    }
+    if bytes.len() < header_len || (whole == Whole::Yes && bytes.len() < usize::from(total_len)) {
+        return Err(Malformed::Truncated);
+    }
+    if checksum::sum(&bytes[..header_len]) != 0xffff {
+        return Err(Malformed::IpChecksum);
+    }
+    let source_routed = header_len > V4_MIN && scan_options(&bytes[V4_MIN..header_len])?;
+
+    let flags_offset = u16::from_be_bytes([header[6], header[7]]);
+    let (offset, more) = ((flags_offset & 0x1fff) * 8, flags_offset & 0x2000 != 0);
+    let id = u32::from(u16::from_be_bytes([header[4], header[5]]));
+    let fragment = (offset != 0 || more).then_some(Fragment { id, offset, more });
+    if let Some(fragment) = fragment {
+        check_fragment(fragment, usize::from(total_len) - header_len)?;
+    }
+    Ok(IpHeader {
+        family: Family::V4,
+        total_len: u32::from(total_len),
+        payload: u16::from(header[0] & 0x0f) * 4,
+        protocol: Protocol(header[9]),
+        fragment,
+        source_routed,
+    })
+}
+
+/// Walks the options of an IPv4 header; true if one of them is a source route (LSRR 131, SSRR 137).
+fn scan_options(mut options: &[u8]) -> Result<bool, Malformed> {
+    let mut source_routed = false;
+    while let [kind, rest @ ..] = options {
+        match (*kind, rest) {
+            (0, _) => break,
+            (1, _) => options = rest,
+            (kind, [len, ..]) if *len >= 2 && usize::from(*len) <= options.len() => {
+                source_routed |= kind == 131 || kind == 137;
+                options = &options[usize::from(*len)..];
+            }
+            _ => return Err(Malformed::IpOption),
+        }
+    }
+    Ok(source_routed)
+}
+
+/// A fragment but the last carries a multiple of 8 bytes, and none reaches beyond 65,535 (RFC 791 3.2, RFC 8200 4.5).
+fn check_fragment(fragment: Fragment, payload: usize) -> Result<(), Malformed> {
+    let ragged = fragment.more && !payload.is_multiple_of(8);
+    if ragged || payload == 0 || usize::from(fragment.offset) + payload > 0xffff {
+        return Err(Malformed::Fragment);
+    }
+    Ok(())
+}
+
+#[inline]
+fn parse_v6(bytes: &[u8], whole: Whole) -> Result<IpHeader, Malformed> {
+    let Some(header) = bytes.first_chunk::<V6_LEN>() else { return Err(Malformed::Truncated) };
+    let total_len = V6_LEN + usize::from(u16::from_be_bytes([header[4], header[5]]));
+    if whole == Whole::Yes && bytes.len() < total_len {
+        return Err(Malformed::Truncated);
+    }
+    let packet = &bytes[..total_len.min(bytes.len())];
+    let mut parsed = IpHeader {
+        family: Family::V6,
+        total_len: u32::from(u16::from_be_bytes([header[4], header[5]])) + 40,
+        payload: 40,
+        protocol: Protocol(header[6]),
+        fragment: None,
+        source_routed: false,
+    };
+    if is_extension(header[6]) {
+        walk_extensions(packet, &mut parsed)?;
+    }
+    Ok(parsed)
+}
+
+const HOP_BY_HOP: u8 = 0;
+const ROUTING: u8 = 43;
+const FRAGMENT: u8 = 44;
+const DESTINATION: u8 = 60;
+
+const fn is_extension(next_header: u8) -> bool {
+    matches!(next_header, HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION)
+}
+
+/// Walks the chain to the upper layer. Only the first fragment of a datagram has one to be found.
+fn walk_extensions(packet: &[u8], parsed: &mut IpHeader) -> Result<(), Malformed> {
+    for _ in 0..MAX_EXTENSIONS {
+        let kind = parsed.protocol.0;
+        if !is_extension(kind) {
+            return Ok(());
+        }
+        let at = usize::from(parsed.payload);
+        let Some(header) = packet.get(at..).and_then(|rest| rest.first_chunk::<8>()) else {
+            return Err(Malformed::ExtensionHeader);
+        };
+        let len = if kind == FRAGMENT { 8 } else { (u16::from(header[1]) + 1) * 8 };
+        if at + usize::from(len) > packet.len() {
+            return Err(Malformed::ExtensionHeader);
+        }
+        parsed.source_routed |= kind == ROUTING && header[3] != 0;
+        parsed.protocol = Protocol(header[0]);
+        parsed.payload += len;
+        if kind == FRAGMENT {
+            let word = u16::from_be_bytes([header[2], header[3]]);
+            let id = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
+            let fragment = Fragment { id, offset: word & !7, more: word & 1 != 0 };
+            if fragment.offset != 0 || fragment.more {
+                // What lies behind this header belongs to the datagram; only the packet's own length tells how much.
+                check_fragment(fragment, parsed.total_len as usize - usize::from(parsed.payload))?;
+                parsed.fragment = Some(fragment);
+                if fragment.offset != 0 {
+                    return Ok(());
+                }
+            }
+        }
+    }
+    if is_extension(parsed.protocol.0) { Err(Malformed::ExtensionHeader) } else { Ok(()) }
+}
+
+/// Source and destination address as they stand in the header.
+#[inline]
+pub(super) fn addresses(family: Family, bytes: &[u8]) -> (Address, Address) {
+    match family {
+        Family::V4 => {
+            let both = bytes[12..20].first_chunk::<8>().expect("a parsed IPv4 header has 20 bytes");
+            let [a, b, c, d, e, f, g, h] = *both;
+            (Address::v4([a, b, c, d]), Address::v4([e, f, g, h]))
+        }
+        Family::V6 => {
+            let source = bytes[8..24].first_chunk().expect("a parsed IPv6 header has 40 bytes");
+            let destination = bytes[24..40].first_chunk().expect("a parsed IPv6 header has 40 bytes");
+            (Address::v6(*source), Address::v6(*destination))
+        }
+    }
+}

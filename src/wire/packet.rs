@@ -1,0 +1,398 @@
+//! One IP packet, parsed once and rewritten in place.
+
+use super::checksum;
+use super::ip::{self, Family, Fragment, IpHeader, Malformed};
+use super::transport::{self, TcpSegment};
+use super::{Address, Checksum, Endpoint, Gso, Offload, Protocol};
+
+/// An IP packet that passed the door: its IP header is sound, and if it carries the start of a TCP, UDP or ICMP message,
+/// that header is there to its last byte. A packet may be a *super-packet* of up to 64 KiB ([`Offload::gso`]).
+#[derive(Debug)]
+pub struct Packet<'a> {
+    bytes: &'a mut [u8],
+    offload: Offload,
+    header: IpHeader,
+}
+
+/// What NAT does to a packet of one flow and direction: both endpoints and, worked out once, what that does to a checksum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Translation {
+    /// The new source.
+    pub source: Endpoint,
+    /// The new destination, of the same family.
+    pub destination: Endpoint,
+    /// Checksum delta of the addresses: these stand in the pseudo-header too, so it concerns even a partial checksum.
+    pub address_delta: u16,
+    /// Checksum delta of the ports: these a partial checksum does not cover yet.
+    pub port_delta: u16,
+}
+
+impl Translation {
+    /// From one pair of endpoints to another of the same family.
+    pub fn new(from: (Endpoint, Endpoint), to: (Endpoint, Endpoint)) -> Self {
+        let addresses = |a: Endpoint, b: Endpoint| checksum::delta(a.address.header_bytes(), b.address.header_bytes());
+        Self {
+            source: to.0,
+            destination: to.1,
+            address_delta: checksum::add(addresses(from.0, to.0), addresses(from.1, to.1)),
+            port_delta: checksum::add(
+                checksum::word_delta(from.0.port, to.0.port),
+                checksum::word_delta(from.1.port, to.1.port),
+            ),
+        }
+    }
+}
+
+impl<'a> Packet<'a> {
+    /// Parses the packet at the start of `bytes`; what follows its announced length is cut off (R4).
+    ///
+    /// # Errors
+    /// [`Malformed`] for a packet that no router may forward, or an offload header that contradicts it.
+    #[inline]
+    pub fn parse(bytes: &'a mut [u8], offload: Offload) -> Result<Self, Malformed> {
+        let header = IpHeader::parse(bytes)?;
+        let bytes = &mut bytes[..header.total_len as usize];
+        let mut packet = Self { bytes, offload, header };
+        packet.check_transport()?;
+        packet.check_offload()?;
+        Ok(packet)
+    }
+
+    /// The whole packet.
+    #[inline]
+    pub fn bytes(&self) -> &[u8] {
+        self.bytes
+    }
+
+    /// What the offload header says, corrected.
+    #[inline]
+    pub fn offload(&self) -> &Offload {
+        &self.offload
+    }
+
+    /// The parsed IP header.
+    #[inline]
+    pub fn header(&self) -> &IpHeader {
+        &self.header
+    }
+
+    /// Family of the IP header.
+    #[inline]
+    pub fn family(&self) -> Family {
+        self.header.family
+    }
+
+    /// Upper-layer protocol, behind any extension headers.
+    #[inline]
+    pub fn protocol(&self) -> Protocol {
+        self.header.protocol
+    }
+
+    /// Set for a fragment.
+    #[inline]
+    pub fn fragment(&self) -> Option<Fragment> {
+        self.header.fragment
+    }
+
+    /// Source and destination address.
+    #[inline]
+    pub fn addresses(&self) -> (Address, Address) {
+        ip::addresses(self.header.family, self.bytes)
+    }
+
+    /// TTL or hop limit.
+    #[inline]
+    pub fn ttl(&self) -> u8 {
+        self.bytes[self.ttl_at()]
+    }
+
+    /// Everything behind the IP header.
+    #[inline]
+    pub fn transport(&self) -> &[u8] {
+        &self.bytes[usize::from(self.header.payload)..]
+    }
+
+    /// Source and destination endpoint of a TCP or UDP packet that is no later fragment.
+    #[inline]
+    pub fn endpoints(&self) -> Option<(Endpoint, Endpoint)> {
+        if !self.has_ports() {
+            return None;
+        }
+        let ports = self.transport().first_chunk::<4>().expect("a transport header was found whole at the door");
+        let (source, destination) = self.addresses();
+        Some((
+            Endpoint::new(source, u16::from_be_bytes([ports[0], ports[1]])),
+            Endpoint::new(destination, u16::from_be_bytes([ports[2], ports[3]])),
+        ))
+    }
+
+    /// The TCP segment, if it is one and no later fragment.
+    #[inline]
+    pub fn tcp(&self) -> Option<TcpSegment<'_>> {
+        (self.header.protocol == Protocol::TCP && self.has_transport()).then(|| TcpSegment::read(self.transport()))
+    }
+
+    /// Whether the transport header is in this packet: always, but for later fragments.
+    #[inline]
+    pub fn has_transport(&self) -> bool {
+        self.header.fragment.is_none_or(|f| f.offset == 0)
+    }
+
+    #[inline]
+    fn has_ports(&self) -> bool {
+        matches!(self.header.protocol, Protocol::TCP | Protocol::UDP) && self.has_transport()
+    }
+
+    /// Rewrites both endpoints and lowers the TTL by one, which the caller has found to be 2 or more. The hot path of NAT.
+    ///
+    /// A later fragment has no ports: its addresses alone change.
+    #[inline]
+    pub fn translate(&mut self, to: &Translation) {
+        self.translate_header(to);
+        if self.has_ports() {
+            let at = usize::from(self.header.payload);
+            let [a, b] = to.source.port.to_be_bytes();
+            let [c, d] = to.destination.port.to_be_bytes();
+            self.bytes[at..at + 4].copy_from_slice(&[a, b, c, d]);
+            self.adjust_transport_checksum(to.address_delta, to.port_delta);
+        }
+    }
+
+    #[inline]
+    fn translate_header(&mut self, to: &Translation) {
+        match self.header.family {
+            Family::V4 => {
+                let header: &mut [u8; 20] = self.bytes.first_chunk_mut().expect("a parsed IPv4 header has 20 bytes");
+                let old_ttl = u16::from_be_bytes([header[8], header[9]]);
+                header[8] = header[8].wrapping_sub(1);
+                let change =
+                    checksum::add(to.address_delta, checksum::word_delta(old_ttl, old_ttl.wrapping_sub(0x100)));
+                let sum = u16::from_be_bytes([header[10], header[11]]);
+                header[10..12].copy_from_slice(&checksum::update(sum, change).to_be_bytes());
+                header[12..16].copy_from_slice(&to.source.address.v4_octets());
+                header[16..20].copy_from_slice(&to.destination.address.v4_octets());
+            }
+            Family::V6 => {
+                let header: &mut [u8; 40] = self.bytes.first_chunk_mut().expect("a parsed IPv6 header has 40 bytes");
+                header[7] = header[7].wrapping_sub(1);
+                header[8..24].copy_from_slice(to.source.address.octets());
+                header[24..40].copy_from_slice(to.destination.address.octets());
+            }
+        }
+    }
+
+    /// Gives the packet other addresses and one hop less, its payload's checksum left to the caller.
+    pub(super) fn route_to(&mut self, source: Address, destination: Address) {
+        let nowhere = |address| Endpoint::new(address, 0);
+        let (old_source, old_destination) = self.addresses();
+        let from = (nowhere(old_source), nowhere(old_destination));
+        self.translate_header(&Translation::new(from, (nowhere(source), nowhere(destination))));
+    }
+
+    /// For rooms of this floor that rewrite what lies behind the IP header.
+    pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
+        self.bytes
+    }
+
+    /// Computes the transport checksum anew. Only right for a packet whose checksum was right before.
+    pub(super) fn recompute_checksum(&mut self) {
+        let Some(at) = self.checksum_at() else { return };
+        self.bytes[at..at + 2].fill(0);
+        let sum = !checksum::add(self.pseudo_header(), checksum::sum(self.checksummed()));
+        self.bytes[at..at + 2].copy_from_slice(&sum.to_be_bytes());
+        self.offload.checksum = Checksum::Complete;
+    }
+
+    /// Applies the deltas of addresses and ports to the transport checksum, whatever its state.
+    #[inline]
+    fn adjust_transport_checksum(&mut self, address_delta: u16, port_delta: u16) {
+        let Some(at) = self.checksum_at() else { return };
+        let udp = self.header.protocol == Protocol::UDP;
+        let old = u16::from_be_bytes([self.bytes[at], self.bytes[at + 1]]);
+        let new = match self.offload.checksum {
+            // The field holds the uncomplemented pseudo-header sum: only addresses are in it (datapath, "Checksums").
+            Checksum::Partial { .. } => checksum::add(old, address_delta),
+            // RFC 768: zero means "no checksum", and stays so (R21); over IPv6 it is not ours to repair (R22).
+            Checksum::Complete | Checksum::Verified if udp && old == 0 => return,
+            Checksum::Complete | Checksum::Verified => {
+                let sum = checksum::update(old, checksum::add(address_delta, port_delta));
+                if udp && sum == 0 { 0xffff } else { sum }
+            }
+        };
+        self.bytes[at..at + 2].copy_from_slice(&new.to_be_bytes());
+    }
+
+    /// Whether the transport checksum is right, as far as anybody can tell: partial and verified ones are, a UDP
+    /// checksum of zero claims nothing, and a fragment cannot be checked alone.
+    pub fn transport_checksum_ok(&self) -> bool {
+        if self.offload.checksum != Checksum::Complete || self.header.fragment.is_some() {
+            return true;
+        }
+        let Some(at) = self.checksum_at() else { return true };
+        if self.header.protocol == Protocol::UDP && self.bytes[at..at + 2] == [0, 0] {
+            return true;
+        }
+        checksum::add(self.pseudo_header(), checksum::sum(self.checksummed())) == 0xffff
+    }
+
+    /// Sum of the pseudo-header over what the transport checksum covers.
+    fn pseudo_header(&self) -> u16 {
+        let (source, destination) = self.addresses();
+        match self.header.protocol {
+            Protocol::ICMP => 0,
+            protocol => checksum::pseudo_header(source, destination, protocol, self.checksummed().len()),
+        }
+    }
+
+    /// The bytes under the transport checksum: a UDP datagram may be shorter than the IP payload (R37).
+    fn checksummed(&self) -> &[u8] {
+        let transport = self.transport();
+        if self.header.protocol == Protocol::UDP && self.offload.gso == Gso::None && self.header.fragment.is_none() {
+            let len = usize::from(u16::from_be_bytes([transport[4], transport[5]]));
+            return &transport[..len.min(transport.len())];
+        }
+        transport
+    }
+
+    /// Where the transport checksum stands, if this packet has one.
+    #[inline]
+    fn checksum_at(&self) -> Option<usize> {
+        if !self.has_transport() {
+            return None;
+        }
+        let offset = match self.header.protocol {
+            Protocol::TCP => 16,
+            Protocol::UDP => 6,
+            Protocol::ICMP | Protocol::ICMPV6 => 2,
+            _ => return None,
+        };
+        Some(usize::from(self.header.payload) + offset)
+    }
+
+    #[inline]
+    fn ttl_at(&self) -> usize {
+        match self.header.family {
+            Family::V4 => 8,
+            Family::V6 => 7,
+        }
+    }
+
+    /// The transport header must be there to its last byte, unless this is a later fragment.
+    #[inline]
+    fn check_transport(&self) -> Result<(), Malformed> {
+        if !self.has_transport() {
+            return Ok(());
+        }
+        match self.header.protocol {
+            Protocol::TCP => transport::check_tcp(self.transport()),
+            Protocol::UDP if self.offload.gso == Gso::None => {
+                transport::check_udp(self.transport(), self.header.fragment.is_none())
+            }
+            Protocol::UDP | Protocol::ICMP | Protocol::ICMPV6 if self.transport().len() < 8 => {
+                Err(Malformed::Transport)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes the offload header true: the header length is ours to know, a super-packet must be what it says, and a
+    /// partial checksum stands where that of the protocol stands, or is finished here.
+    #[inline]
+    fn check_offload(&mut self) -> Result<(), Malformed> {
+        self.offload.header_len = self.header.payload + self.transport_header_len();
+        let protocol = match self.offload.gso {
+            Gso::None => None,
+            Gso::TcpV4 { .. } | Gso::TcpV6 { .. } => Some(Protocol::TCP),
+            Gso::Udp => Some(Protocol::UDP),
+        };
+        if protocol.is_some_and(|p| p != self.header.protocol || self.offload.segment_size == 0 || !self.is_whole()) {
+            return Err(Malformed::Offload);
+        }
+        if let Checksum::Partial { start, offset } = self.offload.checksum {
+            let expected = self.checksum_at().map(|at| at - usize::from(self.header.payload));
+            if start != self.header.payload || expected != Some(usize::from(offset)) {
+                return self.finish_checksum(usize::from(start), usize::from(offset));
+            }
+        }
+        Ok(())
+    }
+
+    fn is_whole(&self) -> bool {
+        self.header.fragment.is_none()
+    }
+
+    /// Bytes of the transport header, as far as it is known.
+    #[inline]
+    fn transport_header_len(&self) -> u16 {
+        match self.header.protocol {
+            Protocol::TCP if self.has_transport() => u16::from(self.transport()[12] >> 4) * 4,
+            Protocol::UDP if self.has_transport() => 8,
+            _ => 0,
+        }
+    }
+
+    /// Finishes a partial checksum in an unusual place, as a device would.
+    fn finish_checksum(&mut self, start: usize, offset: usize) -> Result<(), Malformed> {
+        let field = start + offset;
+        if self.offload.gso != Gso::None || field + 2 > self.bytes.len() {
+            return Err(Malformed::Offload);
+        }
+        let sum = !checksum::sum(&self.bytes[start..]);
+        self.bytes[field..field + 2].copy_from_slice(&sum.to_be_bytes());
+        self.offload.checksum = Checksum::Complete;
+        Ok(())
+    }
+
+    /// Completes a partial checksum in its usual place: for the kernel's eyes it was optional, for a capture, a tunnel
+    /// or another host it is not. No effect on a super-packet, whose segments get theirs when it is cut.
+    pub fn complete_checksum(&mut self) {
+        let Checksum::Partial { start, .. } = self.offload.checksum else { return };
+        let (Gso::None, Some(at)) = (self.offload.gso, self.checksum_at()) else { return };
+        let sum = !checksum::sum(&self.bytes[usize::from(start)..]);
+        let sum = if self.header.protocol == Protocol::UDP && sum == 0 { 0xffff } else { sum };
+        self.bytes[at..at + 2].copy_from_slice(&sum.to_be_bytes());
+        self.offload.checksum = Checksum::Complete;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::build;
+
+    fn endpoint(text: &str) -> Endpoint {
+        text.parse::<std::net::SocketAddr>().unwrap().into()
+    }
+
+    #[test]
+    fn translation_is_what_a_fresh_packet_would_be() {
+        for (a, b, c, d) in [
+            ("198.51.100.7:1000", "192.0.2.10:80", "10.99.0.10:4000", "10.0.0.1:8080"),
+            ("[2001:db8:1::7]:1000", "[2001:db8::10]:80", "[fd00:99::10]:4000", "[fd00::1]:8080"),
+        ] {
+            let from = (endpoint(a), endpoint(b));
+            let to = (endpoint(c), endpoint(d));
+            let mut bytes = build::udp(from.0, from.1, b"hello");
+            let mut packet = Packet::parse(&mut bytes, Offload::default()).unwrap();
+            packet.translate(&Translation::new(from, to));
+            assert!(packet.transport_checksum_ok());
+            assert_eq!(packet.endpoints(), Some(to));
+            assert_eq!(packet.ttl(), build::TTL - 1);
+            let payload = &packet.transport()[8..];
+            let mut fresh = build::udp(to.0, to.1, payload);
+            let fresh = Packet::parse(&mut fresh, Offload::default()).unwrap();
+            assert_eq!(packet.transport(), fresh.transport());
+        }
+    }
+
+    #[test]
+    fn r20_udp_checksum_that_becomes_zero_is_sent_as_all_ones() {
+        // The payload word that makes the kernel's own NAT send ffff for this flow (requirements, R20).
+        let from = (endpoint("198.51.100.7:1000"), endpoint("10.200.1.1:53"));
+        let to = (from.0, endpoint("10.0.0.3:53"));
+        let mut bytes = build::udp(from.0, from.1, &[0xc7, 0x7f]);
+        let mut packet = Packet::parse(&mut bytes, Offload::default()).unwrap();
+        packet.translate(&Translation::new(from, to));
+        assert_eq!(packet.transport()[6..8], [0xff, 0xff]);
+    }
+}

@@ -1,0 +1,74 @@
+//! Cuts a super-packet into the packets it stands for, as the kernel's GSO would: for kernels that refuse a GSO write,
+//! for captures, and for tunnels that no offload knows.
+
+use super::{Family, Gso, Packet, Protocol, TcpFlags, checksum};
+
+/// Calls `emit` with each packet, in order, checksums complete. A packet that is no super-packet comes out as it is,
+/// its checksum completed. `buffer` is where segments are put together; it is kept between calls.
+pub fn cut(packet: &mut Packet<'_>, buffer: &mut Vec<u8>, mut emit: impl FnMut(&[u8])) {
+    if packet.offload().gso == Gso::None {
+        packet.complete_checksum();
+        emit(packet.bytes());
+        return;
+    }
+    let headers = usize::from(packet.offload().header_len);
+    let size = usize::from(packet.offload().segment_size);
+    let payload = packet.bytes().len() - headers;
+    let count = payload.div_ceil(size).max(1);
+    for n in 0..count {
+        let from = headers + n * size;
+        let to = (from + size).min(packet.bytes().len());
+        buffer.clear();
+        buffer.extend(&packet.bytes()[..headers]);
+        buffer.extend(&packet.bytes()[from..to]);
+        finish(packet, buffer, n, n + 1 == count);
+        emit(buffer);
+    }
+}
+
+/// Makes a copy of the super-packet's headers and a slice of its payload a packet of its own.
+#[expect(clippy::cast_possible_truncation, reason = "a super-packet and its pieces are below 64 KiB")]
+fn finish(packet: &Packet<'_>, bytes: &mut [u8], n: usize, last: bool) {
+    let at = usize::from(packet.header().payload);
+    let len = bytes.len();
+    match packet.family() {
+        Family::V4 => {
+            bytes[2..4].copy_from_slice(&(len as u16).to_be_bytes());
+            let id = u16::from_be_bytes([bytes[4], bytes[5]]).wrapping_add(n as u16);
+            bytes[4..6].copy_from_slice(&id.to_be_bytes());
+            bytes[10..12].fill(0);
+            let sum = !checksum::sum(&bytes[..at]);
+            bytes[10..12].copy_from_slice(&sum.to_be_bytes());
+        }
+        Family::V6 => bytes[4..6].copy_from_slice(&((len - 40) as u16).to_be_bytes()),
+    }
+    let transport = &mut bytes[at..];
+    let field = if packet.protocol() == Protocol::UDP {
+        let len = transport.len() as u16;
+        transport[4..6].copy_from_slice(&len.to_be_bytes());
+        6
+    } else {
+        cut_tcp(transport, n, usize::from(packet.offload().segment_size), last);
+        16
+    };
+    transport[field..field + 2].fill(0);
+    let (source, destination) = packet.addresses();
+    let pseudo = checksum::pseudo_header(source, destination, packet.protocol(), transport.len());
+    let sum = !checksum::add(pseudo, checksum::sum(transport));
+    let sum = if field == 6 && sum == 0 { 0xffff } else { sum };
+    transport[field..field + 2].copy_from_slice(&sum.to_be_bytes());
+}
+
+/// Sequence number and flags of the nth segment: FIN and PSH belong to the last, CWR to the first (RFC 3168 6.1.2).
+#[expect(clippy::cast_possible_truncation, reason = "sequence numbers wrap")]
+fn cut_tcp(header: &mut [u8], n: usize, size: usize, last: bool) {
+    const CWR: u8 = 0x80;
+    let seq = u32::from_be_bytes([header[4], header[5], header[6], header[7]]).wrapping_add((n * size) as u32);
+    header[4..8].copy_from_slice(&seq.to_be_bytes());
+    if !last {
+        header[13] &= !(TcpFlags::FIN.0 | TcpFlags::PSH.0);
+    }
+    if n > 0 {
+        header[13] &= !CWR;
+    }
+}
