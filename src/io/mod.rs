@@ -1,0 +1,3 @@
+//! The world: every file descriptor, thread, signal and clock. All below is sans-IO and is driven from here.
+
+pub mod sys;

@@ -1,0 +1,322 @@
+//! The only `unsafe`, the only clock, and the system calls that the standard library does not offer.
+//!
+//! Everything here is a thin, safe call: no policy, no retry, errors as the kernel gave them. Whatever the standard
+//! library can do safely (reading and writing any file descriptor through [`File`], multicast membership) is done with
+//! it by the callers.
+
+#![allow(unsafe_code, reason = "system calls without a safe wrapper; each block says why it is sound")]
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::mem;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, SystemTime};
+
+use crate::engine::Instant;
+
+/// Microseconds since boot, never set back. About 20 ns (vDSO); called once a batch, not once a packet.
+///
+/// `CLOCK_MONOTONIC`, not `_COARSE`: a coarse tick is 1-10 ms, as long as a heartbeat interval.
+#[inline]
+pub fn now() -> Instant {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is a valid, writable timespec; the call keeps no pointer to it. It cannot fail: the clock exists
+    // on every kernel and the pointer is good.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    Instant::from_micros(time.tv_sec as u64 * 1_000_000 + time.tv_nsec as u64 / 1_000)
+}
+
+/// Time of day as the span since 1970-01-01 00:00 UTC, for logs and for people. It may jump; nothing is timed by it.
+#[expect(clippy::disallowed_methods, reason = "the one place that may ask for the time of day")]
+pub fn wall_clock() -> Duration {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+}
+
+/// Starts a thread under this name (the kernel shows its first 15 bytes).
+///
+/// # Errors
+/// The system has no more threads or memory to give.
+pub fn spawn<T: Send + 'static>(name: &str, f: impl FnOnce() -> T + Send + 'static) -> io::Result<JoinHandle<T>> {
+    Builder::new().name(name.to_owned()).spawn(f)
+}
+
+/// Most descriptors that one [`wait`] can watch.
+pub const MAX_WAIT: usize = 64;
+
+/// Which of the descriptors given to [`wait`] have something to tell: data, an end, or an error that a read will name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ready(u64);
+
+impl Ready {
+    /// Whether the descriptor at this index of the list is ready.
+    pub fn contains(self, index: usize) -> bool {
+        self.0 >> index & 1 == 1
+    }
+
+    /// True when the time ran out first (or a signal came).
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+}
+
+/// Sleeps until one of the descriptors is readable or in error, a signal comes, or the timeout (`None` = never) is over.
+///
+/// # Errors
+/// As `ppoll(2)`, `EINTR` excepted: that is an empty answer.
+///
+/// # Panics
+/// More than [`MAX_WAIT`] descriptors.
+pub fn wait(fds: &[BorrowedFd<'_>], timeout: Option<Duration>) -> io::Result<Ready> {
+    assert!(fds.len() <= MAX_WAIT, "a thread watches {} descriptors, {MAX_WAIT} are possible", fds.len());
+    let mut polled = [libc::pollfd { fd: -1, events: libc::POLLIN, revents: 0 }; MAX_WAIT];
+    for (slot, fd) in polled.iter_mut().zip(fds) {
+        slot.fd = fd.as_raw_fd();
+    }
+    let timeout = timeout.map(|t| libc::timespec {
+        tv_sec: libc::time_t::try_from(t.as_secs()).unwrap_or(libc::time_t::MAX),
+        tv_nsec: libc::c_long::from(t.subsec_nanos().cast_signed()),
+    });
+    let timeout = timeout.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+    // SAFETY: the array has at least `fds.len()` entries, the timeout is null or a live timespec, the mask is null.
+    let result = unsafe { libc::ppoll(polled.as_mut_ptr(), fds.len() as libc::nfds_t, timeout, std::ptr::null()) };
+    match check(result) {
+        Ok(_) => Ok(Ready(polled.iter().enumerate().fold(0, |set, (n, p)| set | u64::from(p.revents != 0) << n))),
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(Ready(0)),
+        Err(error) => Err(error),
+    }
+}
+
+/// Wakes a thread that sits in [`wait`]: an eventfd that is readable from the first [`wake`](Self::wake) until
+/// [`clear`](Self::clear).
+#[derive(Debug)]
+pub struct Waker(File);
+
+impl Waker {
+    /// A waker that has not been woken.
+    ///
+    /// # Errors
+    /// No descriptor or memory left.
+    pub fn new() -> io::Result<Self> {
+        // SAFETY: no pointers; a non-negative result is a new descriptor that nobody else owns.
+        unsafe { new_file(libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK)) }.map(Self)
+    }
+
+    /// Wakes the sleeper, now or at its next [`wait`].
+    pub fn wake(&self) {
+        // The one possible error is a counter at its end, 2^64 - 2 wakes unseen: it is readable then, all the same.
+        let _ = (&self.0).write(&1u64.to_ne_bytes());
+    }
+
+    /// Takes note of all wakes so far.
+    pub fn clear(&self) {
+        // Nothing to read is fine: somebody cleared it already.
+        let _ = (&self.0).read(&mut [0; 8]);
+    }
+}
+
+impl AsFd for Waker {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Who sits at the other end of a unix socket, as of its `connect`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Credentials {
+    /// Process, 0 if it lies outside our PID namespace.
+    pub pid: i32,
+    /// Effective user.
+    pub uid: u32,
+    /// Effective group.
+    pub gid: u32,
+}
+
+/// The credentials of the peer of a unix socket (`SO_PEERCRED`).
+///
+/// # Errors
+/// The socket is not connected.
+pub fn peer_credentials(socket: &UnixStream) -> io::Result<Credentials> {
+    let mut found = libc::ucred { pid: 0, uid: 0, gid: 0 };
+    let mut length = socklen::<libc::ucred>();
+    let place = (&raw mut found).cast();
+    // SAFETY: `place` points to `length` writable bytes, and a ucred is plain integers.
+    check(unsafe {
+        libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_PEERCRED, place, &raw mut length)
+    })?;
+    Ok(Credentials { pid: found.pid, uid: found.uid, gid: found.gid })
+}
+
+/// `TUNSETIFF`: creates or joins the TUN interface `name` through an open `/dev/net/tun`. `flags` are `IFF_*` of
+/// `linux/if_tun.h`.
+///
+/// # Errors
+/// As the kernel's: `EPERM` without CAP_NET_ADMIN, `EBUSY` if the name is taken and `IFF_TUN_EXCL` is set, `EINVAL` for
+/// a bad name or flags. A name of more than 15 bytes is `InvalidInput`.
+pub fn tun_attach(tun: &File, name: &str, flags: libc::c_int) -> io::Result<()> {
+    // SAFETY: an ifreq is integers and arrays of them; all zeros is a valid value.
+    let mut request: libc::ifreq = unsafe { mem::zeroed() };
+    if name.len() >= request.ifr_name.len() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    for (slot, byte) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *slot = byte.cast_signed();
+    }
+    request.ifr_ifru.ifru_flags = libc::c_short::try_from(flags).map_err(|_| io::ErrorKind::InvalidInput)?;
+    // SAFETY: TUNSETIFF reads and writes one ifreq, which lives until the call returns.
+    check(unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETIFF, &raw mut request) }).map(drop)
+}
+
+/// `TUNSETOFFLOAD`: which packets (`TUN_F_*`) the reader of this TUN can digest. Device-wide; the argument goes by value.
+///
+/// # Errors
+/// `EINVAL` if one of the bits is unknown to this kernel.
+pub fn tun_set_offload(tun: &File, bits: libc::c_uint) -> io::Result<()> {
+    // SAFETY: the argument is an integer, no memory is touched.
+    check(unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETOFFLOAD, libc::c_ulong::from(bits)) }).map(drop)
+}
+
+/// A raw packet socket (link header included) on one interface, non-blocking, for one ethertype, with a socket filter
+/// in force before the first frame can arrive. Read and write whole frames.
+///
+/// # Errors
+/// `EPERM` without CAP_NET_RAW, `ENODEV` for an unknown interface, `EINVAL` for a filter that the kernel refuses.
+pub fn packet_socket(interface: u32, ethertype: u16, filter: &[libc::sock_filter]) -> io::Result<File> {
+    let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    // Protocol 0 hears nothing: the filter is there before bind() opens the socket's ears.
+    // SAFETY: no pointers; a non-negative result is a new descriptor that nobody else owns.
+    let socket = unsafe { new_file(libc::socket(libc::AF_PACKET, kind, 0)) }?;
+    let program = libc::sock_fprog {
+        len: u16::try_from(filter.len()).map_err(|_| io::ErrorKind::InvalidInput)?,
+        filter: filter.as_ptr().cast_mut(),
+    };
+    set_option(&socket, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)?;
+    // SAFETY: a sockaddr_ll is integers and an array of them; all zeros is a valid value.
+    let mut address: libc::sockaddr_ll = unsafe { mem::zeroed() };
+    address.sll_family = short(libc::AF_PACKET);
+    address.sll_protocol = ethertype.to_be();
+    address.sll_ifindex = interface_number(interface)?;
+    // SAFETY: the address is a live sockaddr_ll of the length given.
+    check(unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), socklen::<libc::sockaddr_ll>()) })?;
+    Ok(socket)
+}
+
+/// Has the interface accept every multicast frame for as long as this packet socket is open.
+///
+/// # Errors
+/// `ENODEV` if the interface is gone.
+pub fn receive_all_multicast(socket: &File, interface: u32) -> io::Result<()> {
+    let request = libc::packet_mreq {
+        mr_ifindex: interface_number(interface)?,
+        mr_type: short(libc::PACKET_MR_ALLMULTI),
+        mr_alen: 0,
+        mr_address: [0; 8],
+    };
+    set_option(socket, libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP, &request)
+}
+
+/// Moves the calling thread (for `CLONE_NEWUSER`: the process, which must have no other thread) into new namespaces.
+///
+/// # Errors
+/// `EPERM` without CAP_SYS_ADMIN or where the system forbids it, `ENOSPC` at a limit of `user.max_*_namespaces`.
+pub fn unshare(namespaces: libc::c_int) -> io::Result<()> {
+    // SAFETY: no pointers. Only CLONE_NEW* flags are passed, which leave memory and descriptors shared as Rust expects.
+    check(unsafe { libc::unshare(namespaces) }).map(drop)
+}
+
+/// Moves the calling thread into the network namespace that the descriptor stands for.
+///
+/// # Errors
+/// `EPERM` without CAP_SYS_ADMIN over that namespace, `EINVAL` if the descriptor is of another kind.
+pub fn enter_network_namespace(namespace: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: no pointers; the descriptor is borrowed and thus open.
+    check(unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) }).map(drop)
+}
+
+/// `-1` becomes the error that the kernel left in `errno`.
+fn check(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// Takes a descriptor that a call just returned into ownership.
+///
+/// # Safety
+/// `result` must be -1 or a descriptor that nothing else owns.
+unsafe fn new_file(result: RawFd) -> io::Result<File> {
+    let fd = check(result)?;
+    // SAFETY: the caller vouches that the descriptor is new and ours.
+    Ok(File::from(unsafe { OwnedFd::from_raw_fd(fd) }))
+}
+
+fn set_option<T>(socket: &File, level: libc::c_int, option: libc::c_int, value: &T) -> io::Result<()> {
+    let place = std::ptr::from_ref(value).cast();
+    // SAFETY: the kernel reads `size_of::<T>()` bytes of a live value, and what the value points to (a filter program)
+    // is borrowed by the caller until the call returns.
+    check(unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, place, socklen::<T>()) }).map(drop)
+}
+
+fn socklen<T>() -> libc::socklen_t {
+    libc::socklen_t::try_from(size_of::<T>()).expect("socket structures are small")
+}
+
+/// A constant that libc declares wider than the field it is for.
+fn short(constant: libc::c_int) -> u16 {
+    u16::try_from(constant).expect("a constant of 16 bits")
+}
+
+fn interface_number(index: u32) -> io::Result<libc::c_int> {
+    libc::c_int::try_from(index).map_err(|_| io::Error::from_raw_os_error(libc::ENODEV))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_never_runs_backwards() {
+        let earlier = now();
+        assert!(now() >= earlier);
+        assert!(wall_clock() > Duration::from_secs(1_500_000_000), "before 2017");
+    }
+
+    #[test]
+    fn a_wake_is_seen_once_by_a_wait_that_starts_later() {
+        let (idle, woken) = (Waker::new().unwrap(), Waker::new().unwrap());
+        let fds = [idle.as_fd(), woken.as_fd()];
+        assert!(wait(&fds, Some(Duration::ZERO)).unwrap().is_empty());
+
+        woken.wake();
+        woken.wake();
+        let ready = wait(&fds, None).unwrap();
+        assert!(ready.contains(1) && !ready.contains(0), "{ready:?}");
+
+        woken.clear();
+        assert!(wait(&fds, Some(Duration::ZERO)).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_sleeper_is_woken_by_another_thread() {
+        let waker = std::sync::Arc::new(Waker::new().unwrap());
+        let sleeper = spawn("sleeper", {
+            let waker = waker.clone();
+            move || wait(&[waker.as_fd()], None).map(|ready| ready.contains(0))
+        });
+        waker.wake();
+        assert!(sleeper.unwrap().join().unwrap().unwrap());
+    }
+
+    #[test]
+    fn the_peer_of_a_socket_pair_is_this_process() {
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let pid = std::process::id().cast_signed();
+        assert_eq!(peer_credentials(&ours).unwrap().pid, pid);
+    }
+
+    #[test]
+    fn what_is_not_a_tun_is_refused_with_the_kernels_error() {
+        let file = File::open("/dev/null").unwrap();
+        assert_eq!(tun_attach(&file, "x", 1).unwrap_err().raw_os_error(), Some(libc::ENOTTY));
+        assert_eq!(tun_attach(&file, "a-name-of-16-byt", 1).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+    }
+}
