@@ -1,3 +1,4 @@
 //! The world: every file descriptor, thread, signal and clock. All below is sans-IO and is driven from here.
 
+pub mod pcap;
 pub mod sys;
