@@ -1,4 +1,5 @@
 //! The world: every file descriptor, thread, signal and clock. All below is sans-IO and is driven from here.
 
+pub mod log;
 pub mod pcap;
 pub mod sys;
