@@ -1,0 +1,161 @@
+#!/usr/bin/env bash
+# A client, a gateway and two backends on one machine, each in a network namespace of its own, with no way out of them.
+#
+#                          LAB-gw
+#   LAB-client     to-client      to-b1     LAB-b1
+#   198.51.100.2 -- 198.51.100.1  10.0.0.254 -- 10.0.0.1
+#   2001:db8:1::2   2001:db8:1::1 fd00::fe      fd00::1
+#                                 to-b2     LAB-b2
+#                                 10.0.0.254 -- 10.0.0.2
+#                                 fd00::fe      fd00::2
+#
+# Nobody owns the VIPs (192.0.2.10, 2001:db8::10) or the gateway's source addresses (10.99.0.10, fd00:99::10): the client
+# has a route for the first, the backends for the second, both to the gateway, and what answers there is the experiment.
+set -euo pipefail
+
+usage() {
+    cat >&2 <<'END'
+usage: lab.sh up                    build a lab, print its name as `export LAB=NAME`
+       lab.sh down                  end what runs in the lab, remove it
+       lab.sh router MTU            put a router before b1; the link behind it takes packets up to MTU
+       lab.sh exec NAME CMD...      run CMD in NAME: client, gw, b1 or b2
+       lab.sh run CMD...            build a lab, run CMD with LAB set, remove the lab whatever happens
+
+`up` calls the lab $LAB, or tgPID when LAB is unset; `down` and `exec` work on $LAB, or on the only lab there is.
+END
+    exit 2
+}
+
+main() {
+    [[ $# -ge 1 ]] || usage
+    local verb=$1
+    shift
+    case $verb in
+        up) [[ $# -eq 0 ]] || usage; need_root; lab=${LAB:-tg$$}; up ;;
+        down) [[ $# -eq 0 ]] || usage; need_root; find_lab; down ;;
+        router) [[ $# -eq 1 ]] || usage; need_root; find_lab; router "$1" ;;
+        exec) [[ $# -ge 2 ]] || usage; need_root; find_lab; exec ip netns exec "$lab-$1" "${@:2}" ;;
+        run) [[ $# -ge 1 ]] || usage; need_root; lab=${LAB:-tg$$}; run "$@" ;;
+        *) usage ;;
+    esac
+}
+
+need_root() {
+    if [[ $EUID -ne 0 ]]; then
+        echo "lab.sh: network namespaces need root; run it with sudo" >&2
+        exit 1
+    fi
+    if ! command -v ip >/dev/null; then
+        echo "lab.sh: there is no ip command; install it with: apt-get install iproute2" >&2
+        exit 1
+    fi
+}
+
+find_lab() {
+    lab=${LAB:-}
+    [[ -z $lab ]] || return 0
+    local labs
+    mapfile -t labs < <(ip netns list | sed -n 's/^\(tg[0-9]*\)-gw\b.*/\1/p')
+    if [[ ${#labs[@]} -ne 1 ]]; then
+        echo "lab.sh: ${#labs[@]} labs are up (${labs[*]-}); say which: LAB=NAME lab.sh ..." >&2
+        exit 1
+    fi
+    lab=${labs[0]}
+}
+
+up() {
+    trap down EXIT
+    trap 'exit 130' INT TERM
+    local name
+    for name in client gw b1 b2; do
+        ip netns add "$lab-$name"
+        quiet_host "$lab-$name"
+    done
+    forwarding_on "$lab-gw"
+    cable gw to-client 198.51.100.1/24 2001:db8:1::1/64 client eth0 198.51.100.2/24 2001:db8:1::2/64
+    # One address on both backend ports: a router with unnumbered links, instead of a bridge that costs time.
+    cable gw to-b1 10.0.0.254/32 fd00::fe/128 b1 eth0 10.0.0.1/24 fd00::1/64
+    cable gw to-b2 10.0.0.254/32 fd00::fe/128 b2 eth0 10.0.0.2/24 fd00::2/64
+    routes gw "10.0.0.1 dev to-b1" "10.0.0.2 dev to-b2" "fd00::1 dev to-b1" "fd00::2 dev to-b2"
+    local gw4=198.51.100.1 gw6=2001:db8:1::1
+    routes client "192.0.2.0/24 via $gw4" "10.0.0.0/24 via $gw4" "2001:db8::/64 via $gw6" "fd00::/64 via $gw6"
+    backend_routes b1 10.0.0.254 fd00::fe
+    backend_routes b2 10.0.0.254 fd00::fe
+    trap - EXIT INT TERM
+    echo "export LAB=$lab"
+}
+
+# No reverse-path filter, no address detection to wait for, no router to look for, and ICMP errors without a limit, so
+# that a missing answer means that the gateway lost it.
+quiet_host() {
+    ip -n "$1" link set lo up
+    ip netns exec "$1" sysctl -qw net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.default.rp_filter=0 \
+        net.ipv6.conf.default.accept_dad=0 net.ipv6.conf.default.accept_ra=0 net.ipv6.conf.default.router_solicitations=0 \
+        net.ipv4.icmp_ratelimit=0 net.ipv6.icmp.ratelimit=0
+}
+
+forwarding_on() {
+    ip netns exec "$1" sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1 \
+        net.ipv4.conf.all.send_redirects=0 net.ipv4.conf.default.send_redirects=0
+}
+
+# cable HOST PORT ADDRESS4 ADDRESS6 HOST PORT ADDRESS4 ADDRESS6: a cable between two ports.
+cable() {
+    ip link add "$2" netns "$lab-$1" type veth peer name "$6" netns "$lab-$5"
+    port "${@:1:4}"
+    port "${@:5:4}"
+}
+
+port() {
+    ip -n "$lab-$1" -b - <<END
+addr add $3 dev $2
+addr add $4 dev $2 nodad
+link set $2 up
+END
+}
+
+# routes HOST ROUTE...: each in one word, of either family.
+routes() {
+    printf 'route add %s\n' "${@:2}" | ip -n "$lab-$1" -b -
+}
+
+# backend_routes HOST VIA4 VIA6: to the clients and to the gateway's source addresses.
+backend_routes() {
+    routes "$1" "198.51.100.0/24 via $2" "10.99.0.0/24 via $2" "2001:db8:1::/64 via $3" "fd00:99::/64 via $3"
+}
+
+# b1 goes on promising the segments of a full Ethernet frame: the sender has to be told by the router.
+router() {
+    ip netns add "$lab-r"
+    quiet_host "$lab-r"
+    forwarding_on "$lab-r"
+    ip -n "$lab-gw" link del to-b1
+    cable gw to-b1 10.0.0.254/32 fd00::fe/128 r to-gw 10.0.0.253/32 fd00::fd/128
+    cable r to-b1 10.0.0.253/32 fd00::fd/128 b1 eth0 10.0.0.1/24 fd00::1/64
+    ip -n "$lab-r" link set to-b1 mtu "$1"
+    ip -n "$lab-b1" link set eth0 mtu "$1"
+    routes gw "10.0.0.253 dev to-b1" "10.0.0.1 via 10.0.0.253" "fd00::fd dev to-b1" "fd00::1 via fd00::fd"
+    routes r "10.0.0.254 dev to-gw" "10.0.0.1 dev to-b1" "fd00::fe dev to-gw" "fd00::1 dev to-b1"
+    backend_routes r 10.0.0.254 fd00::fe
+    backend_routes b1 "10.0.0.253 advmss 1460" "fd00::fd advmss 1440"
+}
+
+# Whatever runs in these namespaces was started in them, so it is ours to end.
+down() {
+    local name pids
+    for name in client gw b1 b2 r; do
+        [[ -e /run/netns/$lab-$name ]] || continue
+        mapfile -t pids < <(ip netns pids "$lab-$name")
+        [[ ${#pids[@]} -eq 0 ]] || kill -KILL "${pids[@]}" 2>/dev/null || true
+        ip netns del "$lab-$name"
+    done
+}
+
+run() {
+    trap down EXIT
+    trap 'exit 130' INT TERM
+    LAB=$lab "$0" up >/dev/null
+    LAB=$lab "$@"
+}
+
+main "$@"

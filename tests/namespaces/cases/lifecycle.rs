@@ -1,0 +1,88 @@
+//! How the daemon comes and goes: what it adds, and that it takes all of that away again.
+
+use super::{both_families, in_setups};
+use crate::gateway::{Engine, Gateway, Nat, Service, Setup, Tungate};
+use crate::lab::Lab;
+use crate::process::wait_for;
+use crate::runner::Case;
+use crate::servers::{self, HTTP, IPERF};
+
+const WEB: Service = Service { protocol: "tcp", port: 80, to_port: HTTP, backends: &["b1", "b2"] };
+const BULK: Service = Service { protocol: "tcp", port: 5201, to_port: IPERF, backends: &["b1"] };
+
+pub(super) fn cases() -> Vec<Case> {
+    let tungate = || {
+        let engines = [Engine::Tungate { workers: 1 }, Engine::Tungate { workers: 2 }];
+        engines.into_iter().flat_map(|engine| both_families(engine, Nat::Full)).collect::<Vec<Setup>>()
+    };
+    let mut cases = in_setups("a_signal_during_traffic_leaves_nothing", &["iperf3"], tungate(), signals);
+    cases.extend(in_setups("it_starts_again_after_a_kill", &["curl", "nginx"], tungate(), killed));
+    cases.extend(in_setups("announced_addresses_are_found", &["arping", "curl", "nginx"], tungate(), announced));
+    cases
+}
+
+fn signals(lab: &Lab, setup: &Setup) {
+    let before = state_of(lab);
+    let _server = servers::iperf3(lab);
+    for signal in ["TERM", "INT"] {
+        let Gateway::Tungate(mut gateway) = Gateway::start(lab, setup, &[BULK]) else { unreachable!() };
+        assert_ne!(state_of(lab), before, "a running gateway has an interface and routes");
+        let mut traffic =
+            lab.client().start(&format!("iperf3 -c {} -p 5201 -t 60 -f m -i 0.1 --forceflush", setup.vip()));
+        // The first report of an interval: bytes are flowing.
+        traffic.has_printed("Mbits/sec");
+        gateway.signal(signal);
+        let output = gateway.ended();
+        assert!(output.status.success(), "after SIG{signal}: {}", output.report());
+        assert_eq!(state_of(lab), before, "after SIG{signal}");
+        assert!(!gateway.socket().exists(), "the admin socket is left after SIG{signal}");
+        drop(traffic);
+        wait_for("iperf3 is free for the next client", || {
+            let busy = lab.backend("b1").run("ss -Hnt state established sport = :5201").succeeded();
+            lab.backend("b1").run("ss -K state established sport = :5201");
+            busy.is_empty().then_some(())
+        });
+    }
+}
+
+/// Interfaces, routes and rules of the gateway, without what changes by itself.
+fn state_of(lab: &Lab) -> String {
+    ["ip -o link", "ip route show table all", "ip -6 route show table all", "ip neigh show proxy"]
+        .iter()
+        .map(|line| lab.gateway().run(line).succeeded())
+        .collect()
+}
+
+fn killed(lab: &Lab, setup: &Setup) {
+    let _servers = servers::nginx(lab, setup);
+    let Gateway::Tungate(mut first) = Gateway::start(lab, setup, &[WEB]) else { unreachable!() };
+    first.signal("KILL");
+    first.ended();
+    assert!(first.socket().exists(), "nobody was left to remove the socket");
+    let _second = Gateway::start(lab, setup, &[WEB]);
+    lab.client().run(&format!("curl -sS --globoff --max-time 5 http://{}/", setup.vip_with(80))).succeeded();
+}
+
+/// A VIP inside the client's own network, where nothing but an answer to ARP or neighbour discovery leads to it.
+fn announced(lab: &Lab, setup: &Setup) {
+    let Engine::Tungate { workers } = setup.engine else { unreachable!() };
+    let _servers = servers::nginx(lab, setup);
+    let (vip, backend) =
+        setup.pick(("198.51.100.80", "10.0.0.1".to_string()), ("2001:db8:1::80", format!("[{}]", setup.backend("b1"))));
+    let at = setup.pick(format!("{vip}:80"), format!("[{vip}]:80"));
+    let _gateway = Tungate::start(
+        lab,
+        &format!(
+            "[gateway]\nworkers = {workers}\nsource-addresses = [\"10.99.0.10\", \"fd00:99::10\"]\n\
+             announce-on = [\"to-client\"]\n\
+             [[service]]\nname = \"web\"\nlisten = [\"{at}\"]\n\
+             backends = [{{ name = \"b1\", address = \"{backend}:{HTTP}\" }}]\n\
+             [service.health]\ncheck = \"none\"\n"
+        ),
+    );
+    if setup.pick(true, false) {
+        lab.client().run(&format!("arping -c 1 -w 5 -I eth0 {vip}")).succeeded();
+    }
+    let answer = lab.client().run(&format!("curl -sS --globoff --max-time 5 http://{at}/")).succeeded();
+    assert_eq!(answer, format!("b1 {}\n", setup.seen_source()));
+}

@@ -1,0 +1,34 @@
+//! Many connections at the same time.
+
+use std::time::Duration;
+
+use super::{everything, in_setups};
+use crate::gateway::{Gateway, Service, Setup};
+use crate::lab::Lab;
+use crate::runner::Case;
+use crate::servers::{self, ECHO};
+
+const TCP_ECHO: Service = Service { protocol: "tcp", port: 7, to_port: ECHO, backends: &["b1", "b2"] };
+const CONNECTIONS: usize = 10_000;
+
+pub(super) fn cases() -> Vec<Case> {
+    in_setups("ten_thousand_connections_at_once", &[], everything(), connections)
+}
+
+fn connections(lab: &Lab, setup: &Setup) {
+    let _servers = servers::echo(lab, setup, "tcp");
+    let gateway = Gateway::start(lab, setup, &[TCP_ECHO]);
+    let mut client = lab.client().start_helper(&format!("connections {} {CONNECTIONS}", setup.vip_with(7)));
+    client.has_printed(&format!("open {CONNECTIONS}\n"));
+    for name in TCP_ECHO.backends {
+        let sockets = lab.backend(name).run(&format!("ss -Hnt state established sport = :{ECHO}")).succeeded();
+        assert_eq!(sockets.lines().count(), CONNECTIONS / 2, "connections that {name} holds");
+    }
+    if let Gateway::Tungate(gateway) = &gateway {
+        let flows = gateway.ask("show flows --count --state established").succeeded();
+        assert_eq!(flows.trim(), CONNECTIONS.to_string());
+    }
+    client.go_on();
+    client.has_printed(&format!("verified {CONNECTIONS}\n"));
+    client.finish(Duration::from_secs(30)).succeeded();
+}

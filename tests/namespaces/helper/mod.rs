@@ -1,0 +1,35 @@
+//! The other end of some cases: this test binary again, in a namespace, as a server or a client of our own.
+
+mod connections;
+mod datagrams;
+mod echo;
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+/// The argument that makes the test binary a helper.
+pub(crate) const FLAG: &str = "--helper";
+
+pub(crate) fn main(arguments: &[String]) -> ExitCode {
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let address = |text: &str| text.parse::<SocketAddr>().expect("an address with a port");
+    let count = |text: &str| text.parse::<usize>().expect("a number");
+    let result = match words[..] {
+        ["tcp-echo", at] => echo::tcp(address(at)),
+        ["udp-echo", at] => echo::udp(address(at)),
+        ["connections", to, n] => connections::hold(address(to), count(n)),
+        ["datagrams", to, n] => datagrams::exchange(address(to), count(n)),
+        _ => panic!("no helper knows {words:?}"),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            crate::runner::say(&mut std::io::stderr(), &format!("{}: {error}\n", words[0]));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn print(text: &str) {
+    crate::runner::say(&mut std::io::stdout(), text);
+}

@@ -1,0 +1,79 @@
+//! Backends: real servers, started in a backend's namespace and ready when the function returns.
+
+use std::fs;
+
+use crate::gateway::Setup;
+use crate::lab::Lab;
+use crate::process::Running;
+
+/// The port on which our backends serve HTTP, echo and DNS: never the port of the VIP.
+pub(crate) const HTTP: u16 = 8080;
+pub(crate) const ECHO: u16 = 9000;
+pub(crate) const DNS: u16 = 5353;
+pub(crate) const IPERF: u16 = 5201;
+
+/// nginx on both backends. `/` says `NAME CLIENT-ADDRESS`; `/document` is the file of that name in the lab's folder.
+pub(crate) fn nginx(lab: &Lab, setup: &Setup) -> Vec<Running> {
+    let start = |name: &'static str| {
+        let folder = lab.folder().join(format!("nginx-{name}"));
+        fs::create_dir(&folder).expect("the lab's folder takes folders");
+        let address = setup.backend(name);
+        let listen = setup.pick(format!("{address}:{HTTP}"), format!("[{address}]:{HTTP}"));
+        let place = folder.display();
+        let text = format!(
+            "daemon off; user root; pid {place}/pid; error_log stderr; worker_processes 1;\n\
+             events {{ worker_connections 4096; }}\n\
+             http {{ access_log off; sendfile on; default_type text/plain;\n\
+             client_body_temp_path {place}/1; proxy_temp_path {place}/2; fastcgi_temp_path {place}/3;\n\
+             uwsgi_temp_path {place}/4; scgi_temp_path {place}/5;\n\
+             server {{ listen {listen} backlog=4096;\n\
+             location = / {{ return 200 \"{name} $remote_addr\\n\"; }}\n\
+             location = /document {{ root {root}; }} }} }}\n",
+            root = lab.folder().display(),
+        );
+        let file = folder.join("nginx.conf");
+        fs::write(&file, text).expect("the lab's folder takes files");
+        let host = lab.backend(name);
+        let server = host.start(&format!("nginx -p {place} -e stderr -c {}", file.display()));
+        host.listens("-t", HTTP);
+        server
+    };
+    vec![start("b1"), start("b2")]
+}
+
+/// dnsmasq on both backends; the TXT record of `who.test` is the backend's name.
+pub(crate) fn dnsmasq(lab: &Lab, setup: &Setup) -> Vec<Running> {
+    let start = |name: &'static str| {
+        let host = lab.backend(name);
+        let server = host.start(&format!(
+            "dnsmasq --keep-in-foreground --conf-file=/dev/null --user=root --pid-file= --no-resolv --no-hosts \
+             --port={DNS} --bind-interfaces --listen-address={} --txt-record=who.test,{name}",
+            setup.backend(name),
+        ));
+        host.listens("-u", DNS);
+        host.listens("-t", DNS);
+        server
+    };
+    vec![start("b1"), start("b2")]
+}
+
+/// An iperf3 server on `b1`: one backend only, since iperf3's two connections of a test must meet.
+pub(crate) fn iperf3(lab: &Lab) -> Running {
+    let host = lab.backend("b1");
+    let server = host.start(&format!("iperf3 -s -p {IPERF}"));
+    host.listens("-t", IPERF);
+    server
+}
+
+/// An echo server of our own (`tcp` or `udp`) on both backends.
+pub(crate) fn echo(lab: &Lab, setup: &Setup, protocol: &str) -> Vec<Running> {
+    let start = |name: &'static str| {
+        let host = lab.backend(name);
+        let address = setup.backend(name);
+        let at = setup.pick(format!("{address}:{ECHO}"), format!("[{address}]:{ECHO}"));
+        let server = host.start_helper(&format!("{protocol}-echo {at}"));
+        host.listens(if protocol == "tcp" { "-t" } else { "-u" }, ECHO);
+        server
+    };
+    vec![start("b1"), start("b2")]
+}
