@@ -1,5 +1,7 @@
 //! The world: every file descriptor, thread, signal and clock. All below is sans-IO and is driven from here.
 
 pub mod log;
+pub mod namespace;
+pub mod netlink;
 pub mod pcap;
 pub mod sys;

@@ -216,6 +216,12 @@ pub fn receive_all_multicast(socket: &File, interface: u32) -> io::Result<()> {
     set_option(socket, libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP, &request)
 }
 
+/// The effective user and group of this process.
+pub fn effective_ids() -> (u32, u32) {
+    // SAFETY: neither call takes an argument or can fail.
+    unsafe { (libc::geteuid(), libc::getegid()) }
+}
+
 /// Moves the calling thread (for `CLONE_NEWUSER`: the process, which must have no other thread) into new namespaces.
 ///
 /// # Errors

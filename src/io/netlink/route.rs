@@ -1,0 +1,198 @@
+//! Addresses, routes and routing rules.
+
+use std::net::IpAddr;
+
+use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+};
+use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+
+use super::{Make, Netlink, NetlinkError, Prefix};
+
+/// An address that the kernel itself holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LocalAddress {
+    /// Index of the interface it sits on.
+    pub interface: u32,
+    /// The address.
+    pub address: IpAddr,
+    /// Length of the on-link prefix.
+    pub prefix_length: u8,
+}
+
+/// A route. Its destination, table and metric identify it to the kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Which packets.
+    pub destination: Prefix,
+    /// Where to.
+    pub target: Target,
+    /// Preference among routes to the same destination, lower first; `None` = the kernel's default (0, IPv6 1024).
+    pub metric: Option<u32>,
+    /// Routing table; `None` = main.
+    pub table: Option<u32>,
+}
+
+/// Where a route leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// Straight out of the interface with this index.
+    Device(u32),
+    /// To this next hop.
+    Gateway(IpAddr),
+    /// Nowhere, in silence.
+    Blackhole,
+}
+
+/// Packets from some sources are routed by a table of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// Source addresses.
+    pub from: Prefix,
+    /// The table.
+    pub table: u32,
+    /// Place among all rules, lower first; the main table is looked up at 32766.
+    pub priority: u32,
+}
+
+impl Netlink {
+    /// All addresses of all interfaces.
+    ///
+    /// # Errors
+    /// The kernel's answer cannot be read.
+    pub fn addresses(&mut self) -> Result<Vec<LocalAddress>, NetlinkError> {
+        let all = RouteNetlinkMessage::GetAddress(AddressMessage::default());
+        Ok(self.dump("list the addresses", all)?.into_iter().filter_map(local_address).collect())
+    }
+
+    /// Gives an interface an address, usable at once: IPv6 without duplicate address detection.
+    ///
+    /// # Errors
+    /// No privilege, no such interface, or the interface has the address already.
+    pub fn add_address(&mut self, address: &LocalAddress) -> Result<(), NetlinkError> {
+        let attempt = format!("add the address {}", address.address);
+        self.make(&attempt, RouteNetlinkMessage::NewAddress(address_message(address)), Make::New)
+    }
+
+    /// Takes an address away from an interface.
+    ///
+    /// # Errors
+    /// No privilege or no such address.
+    pub fn delete_address(&mut self, address: &LocalAddress) -> Result<(), NetlinkError> {
+        let attempt = format!("remove the address {}", address.address);
+        self.change(&attempt, RouteNetlinkMessage::DelAddress(address_message(address)), 0)
+    }
+
+    /// Adds a route; it must not be there yet.
+    ///
+    /// # Errors
+    /// No privilege, the target is down or unreachable, or there is a route to the same destination.
+    pub fn add_route(&mut self, route: &Route) -> Result<(), NetlinkError> {
+        let (to, attempt) = (route.destination, format!("add the route to {}", route.destination));
+        let there = || {
+            format!(
+                "another route to it exists: remove that one (`ip route del {to}`), or set `routes = false` and see to the routes yourself"
+            )
+        };
+        let down = || "the interface that it leads to is down".to_owned();
+        self.make(&attempt, RouteNetlinkMessage::NewRoute(route_message(route)), Make::New)
+            .map_err(|error| error.remedy_for(libc::EEXIST, there).remedy_for(libc::ENETDOWN, down))
+    }
+
+    /// Removes a route.
+    ///
+    /// # Errors
+    /// No privilege, or `ESRCH`: there is no such route.
+    pub fn delete_route(&mut self, route: &Route) -> Result<(), NetlinkError> {
+        let attempt = format!("remove the route to {}", route.destination);
+        self.change(&attempt, RouteNetlinkMessage::DelRoute(route_message(route)), 0)
+    }
+
+    /// Adds a routing rule.
+    ///
+    /// # Errors
+    /// No privilege, or the same rule is there.
+    pub fn add_rule(&mut self, rule: &Rule) -> Result<(), NetlinkError> {
+        let attempt = format!("add the routing rule for {}", rule.from);
+        self.make(&attempt, RouteNetlinkMessage::NewRule(rule_message(rule)), Make::New)
+    }
+
+    /// Removes a routing rule.
+    ///
+    /// # Errors
+    /// No privilege, or there is no such rule.
+    pub fn delete_rule(&mut self, rule: &Rule) -> Result<(), NetlinkError> {
+        let attempt = format!("remove the routing rule for {}", rule.from);
+        self.change(&attempt, RouteNetlinkMessage::DelRule(rule_message(rule)), 0)
+    }
+}
+
+fn family(address: IpAddr) -> AddressFamily {
+    if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 }
+}
+
+fn address_message(local: &LocalAddress) -> AddressMessage {
+    let mut message = AddressMessage::default();
+    message.header.family = family(local.address);
+    message.header.prefix_len = local.prefix_length;
+    message.header.index = local.interface;
+    if local.address.is_ipv6() {
+        message.header.flags = AddressHeaderFlags::Nodad;
+    }
+    message.attributes.push(AddressAttribute::Local(local.address));
+    message.attributes.push(AddressAttribute::Address(local.address));
+    message
+}
+
+fn local_address(answer: RouteNetlinkMessage) -> Option<LocalAddress> {
+    let RouteNetlinkMessage::NewAddress(message) = answer else { return None };
+    let mut found = None;
+    for attribute in message.attributes {
+        // On a point-to-point link `Address` is the far end and `Local` ours; elsewhere one or both give ours.
+        if let AddressAttribute::Local(address) = attribute {
+            found = Some(address);
+        } else if let AddressAttribute::Address(address) = attribute {
+            found = found.or(Some(address));
+        }
+    }
+    let (interface, prefix_length) = (message.header.index, message.header.prefix_len);
+    found.map(|address| LocalAddress { interface, address, prefix_length })
+}
+
+fn route_message(route: &Route) -> RouteMessage {
+    let destination = route.destination;
+    let mut message = RouteMessage::default();
+    message.header.address_family = family(destination.address());
+    message.header.destination_prefix_length = destination.length();
+    message.header.table = RouteHeader::RT_TABLE_MAIN;
+    message.header.protocol = RouteProtocol::Static;
+    message.header.scope = RouteScope::Universe;
+    message.header.kind = RouteType::Unicast;
+    message.attributes.push(RouteAttribute::Destination(RouteAddress::from(destination.address())));
+    message.attributes.extend(route.metric.map(RouteAttribute::Priority));
+    message.attributes.extend(route.table.map(RouteAttribute::Table));
+    match route.target {
+        Target::Device(index) => {
+            message.attributes.push(RouteAttribute::Oif(index));
+            if destination.address().is_ipv4() {
+                message.header.scope = RouteScope::Link;
+            }
+        }
+        Target::Gateway(hop) => message.attributes.push(RouteAttribute::Gateway(RouteAddress::from(hop))),
+        Target::Blackhole => message.header.kind = RouteType::BlackHole,
+    }
+    message
+}
+
+fn rule_message(rule: &Rule) -> RuleMessage {
+    let mut message = RuleMessage::default();
+    message.header.family = family(rule.from.address());
+    message.header.src_len = rule.from.length();
+    message.header.action = RuleAction::ToTable;
+    message.attributes.push(RuleAttribute::Source(rule.from.address()));
+    message.attributes.push(RuleAttribute::Priority(rule.priority));
+    message.attributes.push(RuleAttribute::Table(rule.table));
+    message
+}

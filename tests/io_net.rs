@@ -1,0 +1,11 @@
+//! The io floor against the real kernel: namespaces, links, routes, TUNs and neighbours. Everything happens in network
+//! namespaces of our own, which vanish with the test.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may fail that way, and says what it skips")]
+
+mod common;
+
+#[path = "io_net/netlink.rs"]
+mod netlink;
+#[path = "io_net/world.rs"]
+mod world;
