@@ -1,15 +1,46 @@
 //! From `tungate.toml` to a [`Snapshot`]: the immutable, checked configuration that the engine works by.
 //!
 //! Parse, don't validate: only [`load`] makes a snapshot, and it makes one only when every rule holds; the engine never
-//! asks again. All errors of a file are reported at once, each with its place and remedy ([`diagnostic`]).
+//! asks again. All errors of a file are reported at once, each with its place and remedy ([`Report`]).
 
-use std::collections::HashMap;
-use std::net::SocketAddr;
-use std::ops::{Range, RangeInclusive};
+mod check;
+mod diagnostic;
+mod keys;
+mod listeners;
+mod raw;
+mod reader;
+mod schema;
+mod text;
+mod values;
+
+use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use self::diagnostic::{Code, Diagnostic, Label, Report, Severity};
+pub use self::listeners::{Listen, Listeners};
+use self::raw::RawFile;
+pub use self::schema::schema;
 use crate::wire::{Address, Endpoint, Protocol};
+
+/// Reads and checks a configuration. `file_name` is only for messages; `previous_generation` is that of the snapshot
+/// this one will replace, 0 for the first; `host_name` is the gateway's name if the file gives none.
+///
+/// # Errors
+/// Everything that is wrong with the text, and everything doubtful, in the order of the file. What is only doubtful is
+/// in [`Snapshot::warnings`] if nothing is wrong.
+pub fn load(text: &str, file_name: &str, previous_generation: u64, host_name: &str) -> Result<Snapshot, Report> {
+    let report = |diagnostics| Report::new(file_name, text, diagnostics);
+    let (raw, mut diagnostics) = RawFile::parse(text).map_err(report)?;
+    let snapshot = check::check(raw, previous_generation + 1, host_name, &mut diagnostics);
+    let report = report(diagnostics);
+    if report.has_errors() { Err(report) } else { Ok(Snapshot { warnings: report, ..snapshot }) }
+}
+
+/// A commented `tungate.toml` of all that can be written in one, valid as it stands: `config example`.
+pub const fn example() -> &'static str {
+    include_str!("example.toml")
+}
 
 /// Index of a service in [`Snapshot::services`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -34,6 +65,8 @@ pub struct Snapshot {
     pub backends: Vec<Backend>,
     /// Who listens where.
     pub listeners: Listeners,
+    /// What is doubtful in the file, though it can be used.
+    pub warnings: Report,
 }
 
 /// `[gateway]`: the machine and its TUN.
@@ -55,10 +88,6 @@ pub struct Gateway {
     pub routes: bool,
     /// Unix socket for the verbs that talk to a running daemon.
     pub admin_socket: PathBuf,
-    /// Where `/metrics` and the health routes are served; `None` = nowhere.
-    pub metrics_listen: Option<SocketAddr>,
-    /// Where overrides and applied configurations are kept.
-    pub state_dir: PathBuf,
     /// Most flows held at once.
     pub max_flows: u32,
 }
@@ -135,17 +164,6 @@ pub struct Service {
     pub backends: Range<u16>,
 }
 
-/// A listen address: one address or a prefix, one port, a range, or all.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Listen {
-    /// First address (the network address of a prefix).
-    pub address: Address,
-    /// Prefix length in bits of the family: 32 or 128 for a single address.
-    pub prefix: u8,
-    /// Ports; `1..=65535` for `*`.
-    pub ports: RangeInclusive<u16>,
-}
-
 /// How a flow reaches its backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
@@ -197,66 +215,6 @@ impl Backend {
     }
 }
 
-/// Who listens where: the answer to "which service is this packet for".
-#[derive(Debug, Default)]
-pub struct Listeners {
-    /// Single addresses: the usual case, one hash lookup.
-    exact: HashMap<(Address, Protocol), Vec<PortRange>, foldhash::fast::RandomState>,
-    /// Prefixes, longest first.
-    prefixes: Vec<(Listen, Protocol, ServiceId)>,
-}
-
-impl Listeners {
-    /// Adds a listen address of a service. [`check`] has made sure that no two overlap.
-    fn insert(&mut self, listen: &Listen, protocol: Protocol, service: ServiceId) {
-        if listen.is_single() {
-            self.exact.entry((listen.address, protocol)).or_default().push((listen.ports.clone(), service));
-        } else {
-            self.prefixes.push((listen.clone(), protocol, service));
-            self.prefixes.sort_by_key(|(listen, _, _)| std::cmp::Reverse(listen.prefix));
-        }
-    }
-
-    /// The service that listens on this endpoint, if any: a single address wins over a prefix, a longer prefix over a
-    /// shorter one.
-    pub fn service(&self, destination: Endpoint, protocol: Protocol) -> Option<ServiceId> {
-        if let Some(ports) = self.exact.get(&(destination.address, protocol))
-            && let Some((_, service)) = ports.iter().find(|(range, _)| range.contains(&destination.port))
-        {
-            return Some(*service);
-        }
-        let matches = |(listen, of, _): &&(Listen, Protocol, ServiceId)| {
-            *of == protocol && listen.covers(destination.address) && listen.ports.contains(&destination.port)
-        };
-        self.prefixes.iter().find(matches).map(|(_, _, service)| *service)
-    }
-
-    /// Whether any service listens on this address, whatever protocol and port: such an address is ours.
-    pub fn is_vip(&self, address: Address) -> bool {
-        let known = |protocol| self.exact.contains_key(&(address, protocol));
-        known(Protocol::TCP) || known(Protocol::UDP) || self.prefixes.iter().any(|(l, _, _)| l.covers(address))
-    }
-}
-
-impl Listen {
-    /// True for a single address, false for a prefix of several.
-    pub fn is_single(&self) -> bool {
-        self.prefix == if self.address.is_v4() { 32 } else { 128 }
-    }
-
-    /// Whether the address lies inside.
-    pub fn covers(&self, address: Address) -> bool {
-        if self.address.is_v4() != address.is_v4() {
-            return false;
-        }
-        let mapped = if self.address.is_v4() { 96 } else { 0 };
-        let bits = u32::from(self.prefix) + mapped;
-        let mask = if bits == 0 { 0 } else { u128::MAX << (128 - bits) };
-        let number = |a: &Address| u128::from_be_bytes(*a.octets());
-        number(&self.address) & mask == number(&address) & mask
-    }
-}
-
 impl Snapshot {
     /// The service of this id.
     pub fn service(&self, id: ServiceId) -> &Service {
@@ -274,4 +232,78 @@ impl Snapshot {
     }
 }
 
-type PortRange = (RangeInclusive<u16>, ServiceId);
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_example_loads_and_leaves_nothing_to_say() {
+        let snapshot = load(example(), "tungate.toml", 0, "gw").unwrap_or_else(|report| panic!("{report}"));
+        assert!(snapshot.warnings.is_empty(), "{}", snapshot.warnings);
+    }
+
+    #[test]
+    fn an_empty_file_and_an_empty_gateway_have_all_defaults() {
+        for text in ["", "[gateway]\n", "service = []\n"] {
+            let snapshot = load(text, "tungate.toml", 41, "gw").unwrap();
+            assert_eq!((snapshot.generation, snapshot.services.len()), (42, 0));
+            assert_eq!(snapshot.timeouts, Timeouts::default());
+            assert_eq!(snapshot.gateway.name, "gw");
+            assert_eq!(snapshot.gateway.workers, Workers::Auto);
+        }
+    }
+
+    #[test]
+    fn a_service_is_read_as_written() {
+        let text = r#"
+            [gateway]
+            source-addresses = ["10.99.0.10"]
+            [[service]]
+            name = "dns"
+            listen = ["192.0.2.10:53", "192.0.2.64/28:5300-5399"]
+            protocol = "udp"
+            balance = "source-hash"
+            backends = [{ address = "10.0.0.1" }, { name = "b2", address = "10.0.0.2:5353", weight = 0, backup = true }]
+            [[service]]
+            name = "web"
+            listen = "[2001:db8::10]:*"
+            source-nat = false
+            backends = [{ name = "b1", address = "fd00::1" }]
+        "#;
+        let snapshot = load(text, "tungate.toml", 0, "gw").unwrap_or_else(|report| panic!("{report}"));
+        let [dns, web] = snapshot.services.as_slice() else { panic!("two services") };
+        assert_eq!(
+            (dns.protocol, dns.balance, dns.mode),
+            (Protocol::UDP, Balance::SourceHash, Mode::Nat { source_nat: true })
+        );
+        assert_eq!(
+            (web.protocol, web.balance, web.mode),
+            (Protocol::TCP, Balance::Maglev, Mode::Nat { source_nat: false })
+        );
+        assert_eq!(
+            dns.listen.iter().map(Listen::to_string).collect::<Vec<_>>(),
+            ["192.0.2.10:53", "192.0.2.64/28:5300-5399"]
+        );
+
+        let ids: Vec<_> = snapshot.backends_of(ServiceId(1)).map(|(id, backend)| (id, backend.name.as_str())).collect();
+        assert_eq!(ids, [(BackendId(2), "b1")]);
+        let first = snapshot.backend(BackendId(0));
+        assert_eq!((first.name.as_str(), first.service, first.port, first.weight), ("10.0.0.1", ServiceId(0), None, 1));
+        assert_eq!(first.endpoint(53).to_string(), "10.0.0.1:53");
+        let second = snapshot.backend(BackendId(1));
+        assert_eq!((second.port, second.weight, second.backup), (Some(5353), 0, true));
+    }
+
+    #[test]
+    fn every_balance_is_another_one() {
+        let words = ["maglev", "round-robin", "random", "least-connections", "power-of-two", "source-hash"];
+        let balances: std::collections::HashSet<_> = words
+            .map(|word| {
+                let text =
+                    format!("[[service]]\nname = 's'\nlisten = '192.0.2.1:1'\nbalance = '{word}'\nbackends = []");
+                load(&text, "tungate.toml", 0, "gw").unwrap().services[0].balance
+            })
+            .into();
+        assert_eq!(balances.len(), words.len());
+    }
+}

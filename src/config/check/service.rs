@@ -1,0 +1,234 @@
+//! Rules within one `[[service]]`.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use toml::Spanned;
+
+use crate::config::diagnostic::{Code, Diagnostic};
+use crate::config::raw::{RawBackend, RawService};
+use crate::config::values::{List, Set};
+use crate::config::{Balance, Listen, text};
+use crate::wire::{Address, Protocol};
+
+/// A service that was read, with the places of its parts.
+#[derive(Debug)]
+pub(super) struct CheckedService {
+    /// `[[service]]`.
+    pub(super) header: Range<usize>,
+    /// `None` if it is missing.
+    pub(super) name: Option<Spanned<String>>,
+    /// `None` if it is missing or unreadable: then nothing is said about who listens where.
+    pub(super) protocol: Option<Protocol>,
+    pub(super) source_nat: bool,
+    pub(super) balance: Balance,
+    pub(super) listen: List<Spanned<Listen>>,
+    pub(super) backends: List<CheckedBackend>,
+}
+
+/// A backend that was read.
+#[derive(Debug)]
+pub(super) struct CheckedBackend {
+    pub(super) name: Spanned<String>,
+    pub(super) address: Address,
+    pub(super) port: Option<u16>,
+    /// Of address and port.
+    pub(super) place: Range<usize>,
+    pub(super) weight: u16,
+    pub(super) backup: bool,
+}
+
+impl CheckedService {
+    /// How messages call it.
+    pub(super) fn title(&self) -> String {
+        match &self.name {
+            Some(name) => format!("service `{}`", name.get_ref().escape_debug()),
+            None => "a service without name".to_string(),
+        }
+    }
+
+    /// The first listen address of the family.
+    pub(super) fn listens_in(&self, v4: bool) -> Option<&Spanned<Listen>> {
+        self.listen.items.iter().find(|listen| listen.get_ref().address.is_v4() == v4)
+    }
+
+    /// Whether it has a backend of the family.
+    pub(super) fn has_backend_in(&self, v4: bool) -> bool {
+        self.backends.items.iter().any(|backend| backend.address.is_v4() == v4)
+    }
+}
+
+pub(super) fn check(raw: RawService, out: &mut Vec<Diagnostic>) -> CheckedService {
+    let service = CheckedService {
+        header: raw.span,
+        name: name(raw.name, out),
+        protocol: raw.protocol.map(protocol),
+        source_nat: raw.source_nat,
+        balance: raw.balance.map_or(Balance::Maglev, balance),
+        listen: listen(&raw.listen, out),
+        backends: backends(raw.backends, out),
+    };
+    backend_names(&service, out);
+    backend_addresses(&service, out);
+    weights(&service, out);
+    families(&service, out);
+    collapsing_ports(&service, out);
+    service
+}
+
+fn protocol(word: &str) -> Protocol {
+    if word == "udp" { Protocol::UDP } else { Protocol::TCP }
+}
+
+fn balance(word: &str) -> Balance {
+    match word {
+        "round-robin" => Balance::RoundRobin,
+        "random" => Balance::Random,
+        "least-connections" => Balance::LeastConnections,
+        "power-of-two" => Balance::PowerOfTwo,
+        "source-hash" => Balance::SourceHash,
+        _ => Balance::Maglev,
+    }
+}
+
+fn name(name: Option<Set<String>>, out: &mut Vec<Diagnostic>) -> Option<Spanned<String>> {
+    let Set { value, span } = name?;
+    let span = span.expect("a name has no default");
+    if let Some(why) = text::bad_name(&value) {
+        out.push(Diagnostic::new(Code::BadName, span.clone(), "a service cannot have this name").label(why));
+    }
+    Some(Spanned::new(span, value))
+}
+
+fn listen(written: &List<Spanned<String>>, out: &mut Vec<Diagnostic>) -> List<Spanned<Listen>> {
+    let mut items = Vec::with_capacity(written.items.len());
+    for text in &written.items {
+        match text::listen(text.get_ref()) {
+            Err(problem) => out.push(problem.at(text.span())),
+            Ok(listen) => {
+                if let Some(why) = text::unusable(listen.address, listen.prefix) {
+                    let message = format!("no service can listen on {listen}");
+                    out.push(Diagnostic::new(Code::UnusableAddress, text.span(), message).label(why));
+                }
+                items.push(Spanned::new(text.span(), listen));
+            }
+        }
+    }
+    if written.whole && written.items.is_empty() {
+        let span = written.span.clone().unwrap_or_default();
+        let message = "a service has to listen somewhere";
+        out.push(Diagnostic::new(Code::MissingKey, span, message).help("add an address, as \"192.0.2.10:80\""));
+    }
+    List { whole: written.whole && items.len() == written.items.len(), items, span: written.span.clone() }
+}
+
+fn backends(raw: List<RawBackend>, out: &mut Vec<Diagnostic>) -> List<CheckedBackend> {
+    let count = raw.items.len();
+    let items: Vec<_> = raw.items.into_iter().filter_map(|entry| backend(entry, out)).collect();
+    List { whole: raw.whole && items.len() == count, items, span: raw.span }
+}
+
+fn backend(raw: RawBackend, out: &mut Vec<Diagnostic>) -> Option<CheckedBackend> {
+    if let Some(Set { value, span: Some(span) }) = &raw.name
+        && let Some(why) = text::bad_name(value)
+    {
+        out.push(Diagnostic::new(Code::BadName, span.clone(), "a backend cannot have this name").label(why));
+    }
+    let Set { value: written, span } = raw.address?;
+    let place = span.expect("an address has no default");
+    let (address, port) = text::backend(&written).map_err(|problem| out.push(problem.at(place.clone()))).ok()?;
+    if let Some(why) = text::unusable(address, if address.is_v4() { 32 } else { 128 }) {
+        let message = format!("{address} cannot be a backend");
+        out.push(Diagnostic::new(Code::UnusableAddress, place.clone(), message).label(why));
+    }
+    let name = match raw.name {
+        Some(Set { value, span: Some(span) }) => Spanned::new(span, value),
+        Some(_) | None => Spanned::new(place.clone(), written),
+    };
+    let weight = u16::try_from(raw.weight).expect("within the limits of its key");
+    Some(CheckedBackend { name, address, port, place, weight, backup: raw.backup })
+}
+
+fn backend_names(service: &CheckedService, out: &mut Vec<Diagnostic>) {
+    let mut seen = HashMap::new();
+    for backend in &service.backends.items {
+        let name = &backend.name;
+        if let Some(first) = seen.insert(name.get_ref(), name.span()) {
+            let message = format!("{} has two backends named `{}`", service.title(), name.get_ref().escape_debug());
+            let diagnostic = Diagnostic::new(Code::DuplicateBackendName, name.span(), message);
+            out.push(diagnostic.label("again here").also(first, "first here").help("give one of the two another name"));
+        }
+    }
+}
+
+/// Two entries for one server would each get a share, and drain apart.
+fn backend_addresses(service: &CheckedService, out: &mut Vec<Diagnostic>) {
+    let mut seen = HashMap::new();
+    for backend in &service.backends.items {
+        let Some(first) = seen.insert((backend.address, backend.port), backend) else { continue };
+        if first.name.get_ref() == backend.name.get_ref() {
+            continue; // That has been said of the names.
+        }
+        let message = format!("{} has two backends at one address", service.title());
+        let diagnostic = Diagnostic::new(Code::DuplicateBackendAddress, backend.place.clone(), message);
+        let diagnostic = diagnostic.label("again here").also(first.place.clone(), "first here");
+        out.push(diagnostic.help("remove one of the two; `weight` gives a backend a larger share"));
+    }
+}
+
+fn weights(service: &CheckedService, out: &mut Vec<Diagnostic>) {
+    if !service.backends.whole {
+        return;
+    }
+    let span = service.backends.span.clone().unwrap_or_default();
+    if service.backends.items.is_empty() {
+        let message = format!("{} has no backends", service.title());
+        out.push(Diagnostic::new(Code::NoBackends, span, message).label("every packet to it is dropped"));
+    } else if service.backends.items.iter().all(|backend| backend.weight == 0) {
+        let message = format!("all backends of {} have weight 0", service.title());
+        out.push(Diagnostic::new(Code::AllWeightsZero, span, message).label("no new flow is taken"));
+    }
+}
+
+/// NAT keeps the family: a packet can only go to a backend of its own.
+fn families(service: &CheckedService, out: &mut Vec<Diagnostic>) {
+    if !service.backends.whole || service.backends.items.is_empty() {
+        return;
+    }
+    let lacks = |v4: &bool| service.listens_in(*v4).is_some() && !service.has_backend_in(*v4);
+    for v4 in [true, false].into_iter().filter(lacks) {
+        let listen = service.listens_in(v4).expect("it lacks backends for it");
+        let family = family(v4);
+        let message =
+            format!("{} listens on {family}, but none of its backends has an {family} address", service.title());
+        let diagnostic = Diagnostic::new(Code::NoBackendOfFamily, listen.span(), message);
+        let all = service.backends.span.clone().unwrap_or_default();
+        let help = format!("NAT keeps the family: add an {family} backend, or remove this listen address");
+        out.push(diagnostic.also(all, "its backends").help(help));
+    }
+    if !service.listen.whole || [true, false].iter().any(lacks) {
+        return;
+    }
+    for backend in service.backends.items.iter().filter(|b| service.listens_in(b.address.is_v4()).is_none()) {
+        let family = family(backend.address.is_v4());
+        let message = format!("backend `{}` is never used", backend.name.get_ref().escape_debug());
+        let diagnostic = Diagnostic::new(Code::UnusedBackend, backend.place.clone(), message);
+        let label = format!("{} does not listen on {family}", service.title());
+        out.push(diagnostic.label(label).help(format!("add an {family} address to `listen`")));
+    }
+}
+
+/// With a port of its own, a backend gets the flows of all listen ports at that one.
+fn collapsing_ports(service: &CheckedService, out: &mut Vec<Diagnostic>) {
+    let many = |listen: &&Spanned<Listen>| listen.get_ref().ports.len() > 1;
+    let Some(listen) = service.listen.items.iter().find(many) else { return };
+    let Some((backend, port)) = service.backends.items.iter().find_map(|b| Some((b, b.port?))) else { return };
+    let message = format!("{} listens on many ports, and all of them end at port {port}", service.title());
+    let diagnostic = Diagnostic::new(Code::PortsCollapse, backend.place.clone(), message);
+    let help = format!("to keep the packet's port, write \"{}\" without port", backend.address);
+    out.push(diagnostic.also(listen.span(), "many ports").help(help));
+}
+
+pub(super) const fn family(v4: bool) -> &'static str {
+    if v4 { "IPv4" } else { "IPv6" }
+}

@@ -1,0 +1,199 @@
+//! The one list of keys. The reader checks a file against it, `config schema` prints it.
+//!
+//! A key or value of the contract that waits for later work stands here as [`Kind::Later`] or in [`Word::later`]; to
+//! enable it, give it its kind and read it in `raw`.
+
+/// One key of a table.
+#[derive(Debug)]
+pub(super) struct Key {
+    pub(super) name: &'static str,
+    pub(super) kind: Kind,
+    /// What holds when the key is absent.
+    pub(super) absent: Absent,
+    /// One or two sentences, for editors.
+    pub(super) about: &'static str,
+}
+
+/// What a key takes.
+#[derive(Debug)]
+pub(super) enum Kind {
+    Text,
+    Flag,
+    /// Within these limits, both included.
+    Integer(i64, i64),
+    /// A duration as `"300s"`.
+    Duration,
+    /// One of a few words.
+    Word(&'static [Word]),
+    /// A number within these limits, or this word.
+    IntegerOr(i64, i64, &'static str),
+    TextList,
+    /// One string, or a list of them.
+    TextOrList,
+    Table(&'static [Key]),
+    /// An array of tables. The text is an example to show to whom writes something else.
+    Tables(&'static [Key], &'static str),
+    /// Not in this version; this is what to do meanwhile.
+    Later(&'static str),
+}
+
+/// What holds when a key is absent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Absent {
+    /// It has to be there; the text is an example.
+    Refused(&'static str),
+    /// This value, as TOML.
+    Default(&'static str),
+    /// Something that depends: `about` says what.
+    Depends,
+}
+
+/// One of the words that a key takes.
+#[derive(Debug)]
+pub(super) struct Word {
+    pub(super) word: &'static str,
+    /// Not in this version; this is what to do meanwhile.
+    pub(super) later: Option<&'static str>,
+}
+
+impl Key {
+    const fn new(name: &'static str, kind: Kind, absent: Absent, about: &'static str) -> Self {
+        Self { name, kind, absent, about }
+    }
+
+    const fn later(name: &'static str, meanwhile: &'static str) -> Self {
+        Self::new(name, Kind::Later(meanwhile), Absent::Depends, "")
+    }
+
+    const fn timeout(name: &'static str, default: &'static str, about: &'static str) -> Self {
+        Self::new(name, Kind::Duration, Absent::Default(default), about)
+    }
+}
+
+const fn now(word: &'static str) -> Word {
+    Word { word, later: None }
+}
+
+const fn later(word: &'static str, meanwhile: &'static str) -> Word {
+    Word { word, later: Some(meanwhile) }
+}
+
+use Absent::{Default, Depends, Refused};
+use Kind::{Flag, Integer, IntegerOr, Table, Tables, Text, TextList, TextOrList};
+
+/// The whole file.
+pub(super) const FILE: &[Key] = &[
+    Key::new("gateway", Table(GATEWAY), Depends, "The machine and its TUN."),
+    Key::new("timeouts", Table(TIMEOUTS), Depends, "Idle times after which a flow of each state is forgotten."),
+    Key::new("service", Tables(SERVICE, "[[service]]"), Depends, "What clients connect to, and who serves them."),
+    Key::later("ha", "remove the table: this version runs as a single gateway"),
+];
+
+/// `[gateway]`.
+pub(super) const GATEWAY: &[Key] = &[
+    Key::new("name", Text, Depends, "Name shown in listings. Default: the host name."),
+    Key::new("interface", Text, Default("\"tungate0\""), "Name of the TUN that `run` creates; at most 15 characters."),
+    Key::new("mtu", Integer(576, 65_535), Default("1500"), "MTU of the TUN in bytes; at least 1280 with IPv6."),
+    Key::new(
+        "workers",
+        IntegerOr(1, 64, "auto"),
+        Default("\"auto\""),
+        "Packet workers, one TUN queue each. \"auto\": one on one or two CPUs, else half of them.",
+    ),
+    Key::new(
+        "source-addresses",
+        TextList,
+        Default("[]"),
+        "Addresses that full NAT (source-nat = true) sends from; routed to the TUN, never local to the machine.",
+    ),
+    Key::new(
+        "announce-on",
+        TextList,
+        Default("[]"),
+        "Interfaces on which ARP and neighbour discovery for VIPs and source addresses are answered.",
+    ),
+    Key::new("routes", Flag, Default("true"), "Add the routes of VIPs and source addresses to the TUN."),
+    Key::new(
+        "admin-socket",
+        Text,
+        Default("\"/run/tungate/tungate.sock\""),
+        "Unix socket for the verbs that talk to a running daemon.",
+    ),
+    Key::new("max-flows", Integer(1, 100_000_000), Default("1_000_000"), "Most flows held at once."),
+    Key::later("metrics-listen", "remove the key: `tungate show` gives the numbers of this version"),
+    Key::later("state-dir", "remove the key: this version keeps no state on disk"),
+];
+
+/// `[timeouts]`.
+pub(super) const TIMEOUTS: &[Key] = &[
+    Key::timeout("tcp-syn-sent", "\"60s\"", "TCP: SYN seen, no answer yet."),
+    Key::timeout("tcp-syn-received", "\"60s\"", "TCP: SYN-ACK seen, handshake not finished."),
+    Key::timeout("tcp-established", "\"7440s\"", "TCP: open connection. At least 7440s by RFC 5382 REQ-5."),
+    Key::timeout("tcp-closing", "\"240s\"", "TCP: one or both sides have sent FIN. At least 240s by RFC 5382 REQ-5."),
+    Key::timeout("tcp-time-wait", "\"120s\"", "TCP: both FINs acknowledged."),
+    Key::timeout("tcp-close", "\"10s\"", "TCP: after an accepted RST."),
+    Key::timeout("udp", "\"300s\"", "UDP with an answer. At least 120s by RFC 4787 REQ-5."),
+    Key::timeout("udp-unreplied", "\"120s\"", "UDP without an answer yet. At least 120s by RFC 4787 REQ-5."),
+    Key::timeout("icmp", "\"60s\"", "ICMP query. At least 60s by RFC 5508 REQ-2."),
+    Key::timeout("fragment-v4", "\"30s\"", "IPv4 datagram waiting for its fragments."),
+    Key::timeout("fragment-v6", "\"60s\"", "IPv6 datagram waiting for its fragments (RFC 8200 4.5)."),
+];
+
+/// `[[service]]`.
+pub(super) const SERVICE: &[Key] = &[
+    Key::new("name", Text, Refused("name = \"web\""), "Unique name."),
+    Key::new(
+        "listen",
+        TextOrList,
+        Refused("listen = \"192.0.2.10:80\""),
+        "Where clients connect: \"192.0.2.10:80\", \"[2001:db8::10]:80\", a range of ports \"192.0.2.10:8000-8099\", all \
+         ports \"192.0.2.10:*\", a prefix \"192.0.2.0/28:443\"; one, or a list.",
+    ),
+    Key::new("protocol", Kind::Word(PROTOCOL), Default("\"tcp\""), "What the service carries."),
+    Key::new("mode", Kind::Word(MODE), Default("\"nat\""), "How a flow reaches its backend."),
+    Key::new(
+        "source-nat",
+        Flag,
+        Default("true"),
+        "True: backends see one of the gateway's source-addresses. False: they see the client's address, and their \
+         replies must be routed back through the gateway.",
+    ),
+    Key::new("balance", Kind::Word(BALANCE), Default("\"maglev\""), "How a backend is chosen for a new flow."),
+    Key::new(
+        "backends",
+        Tables(BACKEND, "backends = [{ address = \"10.0.0.1:8080\" }]"),
+        Refused("backends = [{ address = \"10.0.0.1:8080\" }]"),
+        "Who serves the flows.",
+    ),
+    Key::later("encapsulation", "remove the key: it belongs to mode = \"dsr\""),
+    Key::later("affinity", "use balance = \"source-hash\" to keep a client at one backend"),
+    Key::later("affinity-timeout", "use balance = \"source-hash\" to keep a client at one backend"),
+    Key::later("health", "remove the table: every backend counts as healthy; weight = 0 takes one out"),
+    Key::later("passive", "remove the table: every backend counts as healthy; weight = 0 takes one out"),
+    Key::later("limits", "remove the table: max-flows in [gateway] limits all services together"),
+];
+
+/// An entry of `backends`.
+pub(super) const BACKEND: &[Key] = &[
+    Key::new("name", Text, Depends, "Unique within the service. Default: the address as written."),
+    Key::new(
+        "address",
+        Text,
+        Refused("address = \"10.0.0.1:8080\""),
+        "Where flows go: \"10.0.0.1:8080\"; without a port, the packet's port is kept.",
+    ),
+    Key::new("weight", Integer(0, 65_535), Default("1"), "Share of new flows; 0 takes none."),
+    Key::new("backup", Flag, Default("false"), "Used only when no other backend is available."),
+];
+
+const PROTOCOL: &[Word] = &[now("tcp"), now("udp"), later("any", "write one service for \"tcp\" and one for \"udp\"")];
+const MODE: &[Word] = &[now("nat"), later("dsr", USE_NAT), later("terminate", USE_NAT)];
+const USE_NAT: &str = "use mode = \"nat\"";
+const BALANCE: &[Word] = &[
+    now("maglev"),
+    now("round-robin"),
+    now("random"),
+    now("least-connections"),
+    now("power-of-two"),
+    now("source-hash"),
+];

@@ -1,0 +1,172 @@
+//! The file as it was written: one struct a table, one field a key, each value with its place, defaults filled in.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use toml::Spanned;
+use toml::de::DeTable;
+
+use super::diagnostic::{Code, Diagnostic};
+use super::keys;
+use super::reader;
+use super::values::{List, Set, Values};
+
+/// The whole file.
+#[derive(Debug)]
+pub(super) struct RawFile {
+    pub(super) gateway: RawGateway,
+    pub(super) timeouts: RawTimeouts,
+    pub(super) services: List<RawService>,
+}
+
+/// `[gateway]`.
+#[derive(Debug)]
+pub(super) struct RawGateway {
+    pub(super) name: Option<Set<String>>,
+    pub(super) interface: Set<String>,
+    pub(super) mtu: Set<i64>,
+    /// `None` is "auto".
+    pub(super) workers: Option<i64>,
+    pub(super) source_addresses: List<Spanned<String>>,
+    pub(super) announce_on: List<Spanned<String>>,
+    pub(super) routes: bool,
+    pub(super) admin_socket: Set<String>,
+    pub(super) max_flows: Set<i64>,
+}
+
+/// `[timeouts]`.
+#[derive(Debug)]
+pub(super) struct RawTimeouts {
+    pub(super) tcp_syn_sent: Set<Duration>,
+    pub(super) tcp_syn_received: Set<Duration>,
+    pub(super) tcp_established: Set<Duration>,
+    pub(super) tcp_closing: Set<Duration>,
+    pub(super) tcp_time_wait: Set<Duration>,
+    pub(super) tcp_close: Set<Duration>,
+    pub(super) udp: Set<Duration>,
+    pub(super) udp_unreplied: Set<Duration>,
+    pub(super) icmp: Set<Duration>,
+    pub(super) fragment_v4: Set<Duration>,
+    pub(super) fragment_v6: Set<Duration>,
+}
+
+/// `[[service]]`.
+#[derive(Debug)]
+pub(super) struct RawService {
+    /// The header.
+    pub(super) span: Range<usize>,
+    /// `None` if it is missing; so below.
+    pub(super) name: Option<Set<String>>,
+    pub(super) listen: List<Spanned<String>>,
+    pub(super) protocol: Option<&'static str>,
+    pub(super) source_nat: bool,
+    pub(super) balance: Option<&'static str>,
+    pub(super) backends: List<RawBackend>,
+}
+
+/// An entry of `backends`.
+#[derive(Debug)]
+pub(super) struct RawBackend {
+    pub(super) name: Option<Set<String>>,
+    pub(super) address: Option<Set<String>>,
+    pub(super) weight: i64,
+    pub(super) backup: bool,
+}
+
+impl RawFile {
+    /// Reads the text. Of a text that is not TOML only that is said: what a repaired tree lacks may be lost, not missing.
+    pub(super) fn parse(text: &str) -> Result<(Self, Vec<Diagnostic>), Vec<Diagnostic>> {
+        let (table, errors) = DeTable::parse_recoverable(text);
+        if !errors.is_empty() {
+            return Err(syntax_errors(text, &errors));
+        }
+        let mut out = Vec::new();
+        let mut values = reader::read(table.get_ref(), table.span(), keys::FILE, "the file", &mut out);
+        let file = Self {
+            gateway: RawGateway::new(values.table("gateway")),
+            timeouts: RawTimeouts::new(values.table("timeouts")),
+            services: values.tables("service").map(RawService::new),
+        };
+        values.all_read();
+        Ok((file, out))
+    }
+}
+
+impl RawGateway {
+    fn new(mut values: Values) -> Self {
+        let gateway = Self {
+            name: values.text("name"),
+            interface: values.text("interface").expect("has a default"),
+            mtu: values.integer("mtu"),
+            workers: values.integer_or_word("workers"),
+            source_addresses: values.texts("source-addresses"),
+            announce_on: values.texts("announce-on"),
+            routes: values.flag("routes"),
+            admin_socket: values.text("admin-socket").expect("has a default"),
+            max_flows: values.integer("max-flows"),
+        };
+        values.all_read();
+        gateway
+    }
+}
+
+impl RawTimeouts {
+    fn new(mut values: Values) -> Self {
+        let timeouts = Self {
+            tcp_syn_sent: values.duration("tcp-syn-sent"),
+            tcp_syn_received: values.duration("tcp-syn-received"),
+            tcp_established: values.duration("tcp-established"),
+            tcp_closing: values.duration("tcp-closing"),
+            tcp_time_wait: values.duration("tcp-time-wait"),
+            tcp_close: values.duration("tcp-close"),
+            udp: values.duration("udp"),
+            udp_unreplied: values.duration("udp-unreplied"),
+            icmp: values.duration("icmp"),
+            fragment_v4: values.duration("fragment-v4"),
+            fragment_v6: values.duration("fragment-v6"),
+        };
+        values.all_read();
+        timeouts
+    }
+}
+
+impl RawService {
+    fn new(mut values: Values) -> Self {
+        values.word("mode"); // "nat", the only one yet.
+        let service = Self {
+            span: values.span.clone(),
+            name: values.text("name"),
+            listen: values.texts("listen"),
+            protocol: values.word("protocol"),
+            source_nat: values.flag("source-nat"),
+            balance: values.word("balance"),
+            backends: values.tables("backends").map(RawBackend::new),
+        };
+        values.all_read();
+        service
+    }
+}
+
+impl RawBackend {
+    fn new(mut values: Values) -> Self {
+        let backend = Self {
+            name: values.text("name"),
+            address: values.text("address"),
+            weight: values.integer("weight").value,
+            backup: values.flag("backup"),
+        };
+        values.all_read();
+        backend
+    }
+}
+
+/// The first error of each line: those behind it are mostly its consequences. And not more than eight, since a bracket
+/// left open makes one of every line.
+fn syntax_errors(text: &str, errors: &[toml::de::Error]) -> Vec<Diagnostic> {
+    let mut placed: Vec<_> = errors.iter().map(|e| (e.span().unwrap_or(0..0), e.message())).collect();
+    placed.sort_by_key(|(span, _)| span.start);
+    let line = |at: usize| text[..text.floor_char_boundary(at)].bytes().filter(|b| *b == b'\n').count();
+    placed.dedup_by_key(|(span, _)| line(span.start));
+    let message = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    placed.into_iter().take(8).map(|(span, text)| Diagnostic::new(Code::Syntax, span, message(text))).collect()
+}

@@ -1,0 +1,231 @@
+//! The little languages inside strings: durations, addresses, listen addresses, names.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::{Range, RangeInclusive};
+use std::time::Duration;
+
+use super::Listen;
+use super::diagnostic::{Code, Diagnostic};
+use crate::wire::Address;
+
+/// Why a string is not what it should be.
+#[derive(Debug)]
+pub(super) struct Problem {
+    code: Code,
+    message: String,
+    label: &'static str,
+    help: String,
+}
+
+impl Problem {
+    fn malformed(message: impl Into<String>, label: &'static str, help: impl Into<String>) -> Self {
+        Self { code: Code::Malformed, message: message.into(), label, help: help.into() }
+    }
+
+    /// The diagnostic for a string at this place.
+    pub(super) fn at(self, span: Range<usize>) -> Diagnostic {
+        Diagnostic::new(self.code, span, self.message).label(self.label).help(self.help)
+    }
+}
+
+/// `"500ms"`, `"2s"`, `"10m"`, `"2h4m"`, `"1d"`.
+pub(super) fn duration(text: &str) -> Result<Duration, Problem> {
+    const UNITS: &[(&str, u64)] = &[("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
+    let refuse = |label| {
+        Problem::malformed("this is not a duration", label, "write a number and a unit (ms, s, m, h, d), as \"300s\"")
+    };
+    let mut millis = 0_u64;
+    let mut rest = text;
+    while !rest.is_empty() || text.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(|| refuse("the unit is missing"))?;
+        let (number, tail) = rest.split_at(digits);
+        let letters = tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len());
+        let (unit, tail) = tail.split_at(letters);
+        let unit = UNITS.iter().find(|(name, _)| *name == unit).ok_or_else(|| refuse("no such unit"))?;
+        let number: u64 = number.parse().map_err(|_| refuse("no whole number before the unit"))?;
+        let part = number.checked_mul(unit.1);
+        millis = part.and_then(|part| millis.checked_add(part)).ok_or_else(|| refuse("too large"))?;
+        rest = tail;
+    }
+    Ok(Duration::from_millis(millis))
+}
+
+/// An address alone, as in `source-addresses`.
+pub(super) fn address(text: &str) -> Result<Address, Problem> {
+    let example = "write one address, as \"10.99.0.10\" or \"fd00:99::10\"";
+    let refuse = |label| Problem::malformed("this is not an IP address", label, example);
+    match Host::split(text) {
+        Some(Host { port: Some(_), .. }) => Err(refuse("a port has no meaning here")),
+        Some(Host { ip, .. }) if ip.contains('/') => Err(refuse("a prefix has no meaning here")),
+        Some(Host { ip, .. }) => ip_address(ip, || refuse(name_or_nothing(ip))),
+        None => Err(refuse("")),
+    }
+}
+
+/// A backend's address, with or without port.
+pub(super) fn backend(text: &str) -> Result<(Address, Option<u16>), Problem> {
+    let example = "write \"10.0.0.1:8080\" or \"[2001:db8::1]:8080\", or without a port to keep the packet's";
+    let refuse = |label| Problem::malformed("this is not a backend address", label, example);
+    let Some(host) = Host::split(text) else { return Err(refuse("")) };
+    if host.ip.contains('/') {
+        return Err(refuse("a prefix has no meaning here"));
+    }
+    let address = ip_address(host.ip, || refuse(name_or_nothing(host.ip)))?;
+    let port = match host.port {
+        None => None,
+        Some(port) => Some(one_port(port).ok_or_else(|| refuse("a port is a number from 1 to 65535"))?),
+    };
+    Ok((address, port))
+}
+
+/// A listen address: an address or prefix, and a port, a range of ports or `*`.
+pub(super) fn listen(text: &str) -> Result<Listen, Problem> {
+    let example = "write an address and a port, as \"192.0.2.10:80\", \"[2001:db8::10]:80\", \"192.0.2.10:8000-8099\", \
+                   \"192.0.2.10:*\", \"192.0.2.0/28:443\" or \"[2001:db8::/64]:443\"";
+    let refuse = |label| Problem::malformed("this is not a listen address", label, example);
+    let Some(host) = Host::split(text) else { return Err(refuse("")) };
+    let (ip, length) = host.ip.split_once('/').map_or((host.ip, None), |(ip, length)| (ip, Some(length)));
+    let address = ip_address(ip, || refuse(name_or_nothing(ip)))?;
+    let bits = if address.is_v4() { 32 } else { 128 };
+    let prefix = match length {
+        None => bits,
+        Some(length) => digits(length).filter(|n| (1..=bits).contains(n)).ok_or_else(|| {
+            refuse(if bits == 32 { "a prefix length is 1 to 32" } else { "a prefix length is 1 to 128" })
+        })?,
+    };
+    let ports = match host.port {
+        None if text.matches(':').count() > 1 && !text.starts_with('[') => {
+            return Err(refuse("an IPv6 address stands in brackets before its port"));
+        }
+        None => return Err(refuse("the port is missing")),
+        Some(port) => ports(port).ok_or_else(|| refuse("ports are 1 to 65535, the lower first"))?,
+    };
+    let listen = Listen { address, prefix, ports };
+    let network = listen.network();
+    if network != address {
+        let help =
+            format!("the prefix of this length starts at {network}/{prefix}; for one address, leave out /{prefix}");
+        return Err(Problem::malformed("the address has bits beyond its prefix", "", help));
+    }
+    Ok(listen)
+}
+
+/// Why no service, backend or gateway can have an address of this prefix, if so.
+pub(super) fn unusable(address: Address, prefix: u8) -> Option<&'static str> {
+    const V4: &[([u8; 4], u8, &str)] = &[
+        ([0, 0, 0, 0], 8, "unspecified (0.0.0.0/8)"),
+        ([127, 0, 0, 0], 8, "loopback (127.0.0.0/8)"),
+        ([224, 0, 0, 0], 4, "multicast (224.0.0.0/4)"),
+        ([240, 0, 0, 0], 4, "reserved (240.0.0.0/4)"),
+    ];
+    const V6: &[(Ipv6Addr, u8, &str)] = &[
+        (Ipv6Addr::UNSPECIFIED, 128, "unspecified (::)"),
+        (Ipv6Addr::LOCALHOST, 128, "loopback (::1)"),
+        (Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, 0, 0), 96, "mapped IPv4 (::ffff:0:0/96)"),
+        (Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10, "link-local (fe80::/10)"),
+        (Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8, "multicast (ff00::/8)"),
+    ];
+    let meet = |range: IpAddr, bits: u8| match (range, address.ip()) {
+        (IpAddr::V4(range), IpAddr::V4(ip)) => {
+            let shift = 32 - u32::from(bits.min(prefix));
+            range.to_bits() >> shift == ip.to_bits() >> shift
+        }
+        (IpAddr::V6(range), IpAddr::V6(ip)) => {
+            let shift = 128 - u32::from(bits.min(prefix));
+            range.to_bits() >> shift == ip.to_bits() >> shift
+        }
+        (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
+    };
+    let v4 = V4.iter().map(|(range, bits, why)| (IpAddr::V4(Ipv4Addr::from(*range)), *bits, *why));
+    let v6 = V6.iter().map(|(range, bits, why)| (IpAddr::V6(*range), *bits, *why));
+    v4.chain(v6).find(|(range, bits, _)| meet(*range, *bits)).map(|(_, _, why)| why)
+}
+
+/// Why a name cannot be a metric label and part of a filter, if so.
+pub(super) fn bad_name(name: &str) -> Option<&'static str> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || ['-', '_', '.'].contains(&c);
+    if name.is_empty() {
+        Some("it is empty")
+    } else if name.len() > 63 {
+        Some("it is longer than 63 characters")
+    } else if !name.starts_with(|c: char| c.is_ascii_alphanumeric()) {
+        Some("it does not start with a letter or digit")
+    } else if !name.chars().all(fits) {
+        Some("only letters, digits, `-`, `_` and `.` are allowed")
+    } else {
+        None
+    }
+}
+
+/// Why a name cannot be a network interface's, if so: the kernel's dev_valid_name(), and no `%`, which it would replace.
+pub(super) fn bad_interface(name: &str) -> Option<&'static str> {
+    let fits = |c: char| c.is_ascii_graphic() && !['/', ':', '%'].contains(&c);
+    if name.is_empty() || name == "." || name == ".." {
+        Some("the kernel does not take this name")
+    } else if name.len() > 15 {
+        Some("it is longer than 15 characters")
+    } else if !name.chars().all(fits) {
+        Some("spaces, `/`, `:`, `%` and letters beyond ASCII are not allowed")
+    } else {
+        None
+    }
+}
+
+/// What stands before and behind the colon of the port.
+struct Host<'a> {
+    ip: &'a str,
+    port: Option<&'a str>,
+}
+
+impl<'a> Host<'a> {
+    /// `IP`, `V4:PORT`, `[IP]`, `[IP]:PORT`; nothing if the brackets do not fit.
+    fn split(text: &'a str) -> Option<Self> {
+        if let Some(inside) = text.strip_prefix('[') {
+            let (ip, rest) = inside.split_once(']')?;
+            return match rest.strip_prefix(':') {
+                Some(port) => Some(Self { ip, port: Some(port) }),
+                None if rest.is_empty() => Some(Self { ip, port: None }),
+                None => None,
+            };
+        }
+        match text.split_once(':') {
+            Some((ip, port)) if !port.contains(':') => Some(Self { ip, port: Some(port) }),
+            Some(_) | None => Some(Self { ip: text, port: None }),
+        }
+    }
+}
+
+fn ip_address(text: &str, refuse: impl Fn() -> Problem) -> Result<Address, Problem> {
+    let ip: IpAddr = text.parse().map_err(|_| refuse())?;
+    if let IpAddr::V6(v6) = ip
+        && let Some(v4) = v6.to_ipv4_mapped()
+    {
+        let message = "this is an IPv4 address in IPv6's clothes";
+        return Err(Problem::malformed(message, "mapped IPv4", format!("write {v4}")));
+    }
+    Ok(ip.into())
+}
+
+/// A hint for what looks like a host name.
+fn name_or_nothing(text: &str) -> &'static str {
+    let name = text.contains(|c: char| c.is_ascii_alphabetic()) && !text.contains(':');
+    if name { "names are not resolved: write the address" } else { "" }
+}
+
+fn ports(text: &str) -> Option<RangeInclusive<u16>> {
+    if text == "*" {
+        return Some(1..=u16::MAX);
+    }
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let ports = one_port(first)?..=one_port(last)?;
+    (!ports.is_empty()).then_some(ports)
+}
+
+fn one_port(text: &str) -> Option<u16> {
+    digits(text).filter(|port| *port != 0)
+}
+
+/// A number in digits alone: no sign.
+fn digits<N: std::str::FromStr>(text: &str) -> Option<N> {
+    text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+}
