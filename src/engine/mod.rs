@@ -1,6 +1,8 @@
 //! The data plane, sans-IO.
 
 pub mod counters;
+mod random;
+pub mod scheduler;
 mod time;
 pub mod verdict;
 

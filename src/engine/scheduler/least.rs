@@ -1,0 +1,152 @@
+//! Schedulers that look at the loads: least-connections and power of two choices. Load is flows per weight.
+
+use super::weighted::{Sector, Wheel};
+use super::{Candidate, Loads, Request, Scheduler};
+use crate::config::BackendId;
+use crate::engine::random;
+
+/// The backend with the fewest flows for its weight; between equals the random number decides, by weight, so that an
+/// idle pool is shared as its weights say and not always begun with the first. O(backends) a pick.
+#[derive(Debug)]
+pub(super) struct LeastConnections(Box<[Member]>);
+
+#[derive(Debug)]
+struct Member {
+    id: BackendId,
+    weight: u16,
+}
+
+impl LeastConnections {
+    pub(super) fn new(candidates: &[&Candidate]) -> Self {
+        Self(candidates.iter().map(|c| Member { id: c.id, weight: c.weight }).collect())
+    }
+}
+
+impl Scheduler for LeastConnections {
+    fn pick(&self, request: &Request<'_>) -> Option<BackendId> {
+        let (first, others) = self.0.split_first()?;
+        let mut best = first;
+        let mut least = Load::of(first.id, first.weight, request.loads);
+        // One pass, each load read once: other workers change them meanwhile. Of the equals seen so far each holds the
+        // place with a chance of its weight over theirs (reservoir sampling).
+        let mut equals = u64::from(first.weight);
+        let mut random = request.random;
+        for member in others {
+            let load = Load::of(member.id, member.weight, request.loads);
+            if load.is_less_than(least) {
+                (best, least, equals) = (member, load, u64::from(member.weight));
+            } else if !least.is_less_than(load) {
+                equals += u64::from(member.weight);
+                random = random::another(random);
+                if random::below(random, equals) < u64::from(member.weight) {
+                    best = member;
+                }
+            }
+        }
+        Some(best.id)
+    }
+}
+
+/// The less loaded of two backends drawn by weight (Mitzenmacher 2001): nearly as even as least-connections, at the cost
+/// of two looks. The two are never the same backend. Between equals the first draw stands, so that an idle pool is
+/// weighted random.
+#[derive(Debug)]
+pub(super) struct PowerOfTwo(Wheel);
+
+impl PowerOfTwo {
+    pub(super) fn new(candidates: &[&Candidate]) -> Self {
+        Self(Wheel::new(candidates))
+    }
+
+    /// A draw from the wheel without the first one's sector.
+    fn other_than(&self, first: Sector, random: u64) -> Option<Sector> {
+        let width = u64::from(first.weight);
+        let point = random::below(random, self.0.total() - width);
+        self.0.sector(if point < first.start() { point } else { point + width })
+    }
+}
+
+impl Scheduler for PowerOfTwo {
+    fn pick(&self, request: &Request<'_>) -> Option<BackendId> {
+        let first = self.0.sector(random::below(request.random, self.0.total()))?;
+        let Some(second) = self.other_than(first, random::another(request.random)) else {
+            return Some(first.id);
+        };
+        let load = |sector: Sector| Load::of(sector.id, sector.weight, request.loads);
+        Some(if load(second).is_less_than(load(first)) { second.id } else { first.id })
+    }
+}
+
+/// Flows per weight, compared without division.
+#[derive(Clone, Copy, Debug)]
+struct Load {
+    flows: u32,
+    weight: u16,
+}
+
+impl Load {
+    fn of(id: BackendId, weight: u16, loads: &Loads) -> Self {
+        Self { flows: loads.get(id), weight }
+    }
+
+    fn is_less_than(self, other: Self) -> bool {
+        u64::from(self.flows) * u64::from(other.weight) < u64::from(other.flows) * u64::from(self.weight)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{candidates, refs, request};
+    use super::*;
+
+    fn loads(flows: &[u32]) -> Loads {
+        let loads = Loads::new(flows.len());
+        for (id, n) in flows.iter().enumerate() {
+            (0..*n).for_each(|_| loads.opened(BackendId(u16::try_from(id).unwrap())));
+        }
+        loads
+    }
+
+    #[test]
+    fn the_fewest_flows_for_the_weight_win() {
+        let owned = candidates(&[1, 10, 2]);
+        let scheduler = LeastConnections::new(&refs(&owned));
+        for (flows, expected) in [([1, 9, 2], 1), ([1, 11, 1], 2), ([0, 1, 1], 0)] {
+            let loads = loads(&flows);
+            for random in [0, u64::MAX / 3, u64::MAX] {
+                assert_eq!(scheduler.pick(&request(1, random, &loads)), Some(BackendId(expected)), "{flows:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn two_choices_of_two_backends_always_see_both() {
+        let owned = candidates(&[1, 100]);
+        let scheduler = PowerOfTwo::new(&refs(&owned));
+        let loads = loads(&[3, 301]);
+        for random in (0..1_000).map(random::another) {
+            assert_eq!(scheduler.pick(&request(1, random, &loads)), Some(BackendId(0)));
+        }
+    }
+
+    #[test]
+    fn a_single_backend_needs_no_second_choice() {
+        let owned = candidates(&[7]);
+        let scheduler = PowerOfTwo::new(&refs(&owned));
+        assert_eq!(scheduler.pick(&request(1, u64::MAX, &Loads::new(1))), Some(BackendId(0)));
+    }
+
+    /// Throw 10,000 flows at 100 backends: one choice leaves the fullest far above the mean (about 130), two keep it
+    /// within a few (Mitzenmacher: log log n).
+    #[test]
+    fn two_choices_keep_the_fullest_close_to_the_mean() {
+        let owned = candidates(&[1; 100]);
+        let scheduler = PowerOfTwo::new(&refs(&owned));
+        let loads = Loads::new(100);
+        for random in (0..10_000).map(random::another) {
+            loads.opened(scheduler.pick(&request(1, random, &loads)).unwrap());
+        }
+        let fullest = (0..100).map(|id| loads.get(BackendId(id))).max();
+        assert!(fullest <= Some(105), "{fullest:?}");
+    }
+}
