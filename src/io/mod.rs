@@ -4,4 +4,5 @@ pub mod log;
 pub mod namespace;
 pub mod netlink;
 pub mod pcap;
+pub mod serve;
 pub mod sys;

@@ -148,6 +148,29 @@ pub fn peer_credentials(socket: &UnixStream) -> io::Result<Credentials> {
     Ok(Credentials { pid: found.pid, uid: found.uid, gid: found.gid })
 }
 
+/// The supplementary groups of the peer of a unix socket (`SO_PEERGROUPS`), as of its `connect`.
+///
+/// # Errors
+/// The socket is not connected.
+pub fn peer_groups(socket: &UnixStream) -> io::Result<Vec<u32>> {
+    // The kernel's NGROUPS_MAX: no process has more.
+    let mut groups: Vec<libc::gid_t> = vec![0; 65_536];
+    let mut length = libc::socklen_t::try_from(groups.len() * size_of::<libc::gid_t>()).expect("256 KiB");
+    let place = groups.as_mut_ptr().cast();
+    // SAFETY: `place` points to `length` writable bytes, and the kernel writes at most that many.
+    check(unsafe {
+        libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_PEERGROUPS, place, &raw mut length)
+    })?;
+    groups.truncate(length as usize / size_of::<libc::gid_t>());
+    Ok(groups)
+}
+
+/// Our effective user.
+pub fn effective_user() -> u32 {
+    // SAFETY: no arguments, no memory, cannot fail.
+    unsafe { libc::geteuid() }
+}
+
 /// `TUNSETIFF`: creates or joins the TUN interface `name` through an open `/dev/net/tun`. `flags` are `IFF_*` of
 /// `linux/if_tun.h`.
 ///

@@ -1,0 +1,234 @@
+//! The items of listings: exactly the fields that the JSON interface promises, in base units (bytes, seconds, packets).
+
+use serde::{Deserialize, Serialize};
+
+/// Item of a `ServiceList`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceRow {
+    /// Name.
+    pub name: String,
+    /// Listen addresses as in the configuration.
+    pub listen: Vec<String>,
+    /// `tcp` or `udp`.
+    pub protocol: String,
+    /// `nat`.
+    pub mode: String,
+    /// The scheduler's name as in the configuration.
+    pub balance: String,
+    /// Backends that may take new flows.
+    pub backends_up: u64,
+    /// Backends of the configuration.
+    pub backends_total: u64,
+    /// Flows now.
+    pub flows: u64,
+    /// Packets from clients.
+    pub packets_in: u64,
+    /// Bytes from clients.
+    pub bytes_in: u64,
+    /// Packets to clients.
+    pub packets_out: u64,
+    /// Bytes to clients.
+    pub bytes_out: u64,
+    /// Flows opened since the start.
+    pub flows_opened: u64,
+    /// Flows refused since the start: no backend, no port, table full.
+    pub flows_refused: u64,
+}
+
+/// Whether the configuration still has a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Presence {
+    /// It has.
+    Present,
+    /// A reload removed it; its flows drain.
+    Removed,
+}
+
+/// What the operator says of a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Administration {
+    /// Takes new flows.
+    Enabled,
+    /// No new flows: weight 0.
+    Drain,
+    /// No flows.
+    Disabled,
+}
+
+/// What health checks say of a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Health {
+    /// It answers.
+    Up,
+    /// It does not.
+    Down,
+    /// Nobody has asked.
+    Unknown,
+}
+
+/// Item of a `BackendList`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackendRow {
+    /// The service it belongs to.
+    pub service: String,
+    /// Name.
+    pub name: String,
+    /// Address, and port unless the packet's is kept.
+    pub address: String,
+    /// Share of new flows.
+    pub weight: u16,
+    /// Whether the configuration has it.
+    pub config: Presence,
+    /// What the operator says.
+    pub admin: Administration,
+    /// Why, if he said.
+    pub admin_reason: Option<String>,
+    /// What health checks say.
+    pub health: Health,
+    /// Why.
+    pub health_reason: Option<String>,
+    /// Flows now.
+    pub flows: u64,
+    /// Flows opened since the start.
+    pub flows_opened: u64,
+    /// Packets to the backend.
+    pub packets_in: u64,
+    /// Bytes to the backend.
+    pub bytes_in: u64,
+    /// Packets from the backend.
+    pub packets_out: u64,
+    /// Bytes from the backend.
+    pub bytes_out: u64,
+}
+
+/// Item of a `FlowList`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowRow {
+    /// `tcp`, `udp`, `icmp` or `icmpv6`.
+    pub protocol: String,
+    /// The client's endpoint.
+    pub client: String,
+    /// The endpoint that the client spoke to.
+    pub listen: String,
+    /// Service.
+    pub service: String,
+    /// Backend.
+    pub backend: String,
+    /// Full NAT: the endpoint that the backend sees. `null` when the client's own is kept.
+    pub source: Option<String>,
+    /// State of the connection tracker.
+    pub state: String,
+    /// Seconds since the first packet.
+    pub age_s: u64,
+    /// Seconds since the last packet.
+    pub idle_s: u64,
+    /// Packets from the client, packets to it.
+    pub packets: [u64; 2],
+    /// Bytes from the client, bytes to it.
+    pub bytes: [u64; 2],
+    /// Whether the standby has it.
+    pub synced: bool,
+}
+
+/// Item of a `DropList`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DropRow {
+    /// Name of the reason.
+    pub reason: String,
+    /// Packets dropped for it since the start.
+    pub packets: u64,
+    /// A sentence about it.
+    pub meaning: String,
+}
+
+/// Item of a `WorkerList`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WorkerRow {
+    /// Number, from 0.
+    pub worker: u16,
+    /// Packets received.
+    pub packets_in: u64,
+    /// Packets sent.
+    pub packets_out: u64,
+    /// Bytes received.
+    pub bytes_in: u64,
+    /// Bytes sent.
+    pub bytes_out: u64,
+    /// Batches received.
+    pub batches: u64,
+    /// Share of the time since the start that was not spent waiting, 0 to 1.
+    pub busy_ratio: f64,
+    /// Packets handed to the worker that owns their flow.
+    pub handed_over: u64,
+}
+
+/// Item of a `FlowCount`: an answer that is a number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CountRow {
+    /// Flows found, or ended.
+    pub flows: u64,
+}
+
+/// Item of a `Config`: what runs now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigRow {
+    /// Name of the gateway.
+    pub name: String,
+    /// Grows by one with every applied configuration.
+    pub generation: u64,
+    /// File it was read from.
+    pub file: String,
+    /// The text as it was applied.
+    pub text: String,
+}
+
+/// Item of a `BenchList`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BenchRow {
+    /// What was measured.
+    pub name: String,
+    /// Nanoseconds a packet and worker.
+    pub ns_per_packet: f64,
+    /// Packets a second, all workers together.
+    pub packets_per_second: f64,
+    /// Flows in the table.
+    pub flows: u64,
+    /// Workers.
+    pub workers: u16,
+}
+
+/// A packet to explain.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Probe {
+    /// The IP packet in hexadecimal digits.
+    pub packet: String,
+}
+
+/// The item of an `Explain`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explanation {
+    /// `forward`, `reply`, `consume`, `handoff` or `drop`.
+    pub verdict: String,
+    /// Name of the drop reason.
+    pub reason: Option<String>,
+    /// Service, if one was found.
+    pub service: Option<String>,
+    /// Backend, if one was picked.
+    pub backend: Option<String>,
+    /// The way through the engine.
+    pub stages: Vec<Stage>,
+    /// The packet that leaves, in hexadecimal digits.
+    pub packet_out: Option<String>,
+}
+
+/// One stage of an [`Explanation`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stage {
+    /// A word from a closed list.
+    pub stage: String,
+    /// A sentence.
+    pub text: String,
+}
