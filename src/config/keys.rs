@@ -3,6 +3,9 @@
 //! A key or value of the contract that waits for later work stands here as [`Kind::Later`] or in [`Word::later`]; to
 //! enable it, give it its kind and read it in `raw`.
 
+use self::Absent::{Default, Depends, Refused};
+use self::Kind::{Flag, Integer, IntegerOr, Table, Tables, Text, TextList, TextOrList};
+
 /// One key of a table.
 #[derive(Debug)]
 pub(super) struct Key {
@@ -31,8 +34,12 @@ pub(super) enum Kind {
     /// One string, or a list of them.
     TextOrList,
     Table(&'static [Key]),
-    /// An array of tables. The text is an example to show to whom writes something else.
-    Tables(&'static [Key], &'static str),
+    /// An array of tables: what messages call one of them, and an example for who writes something else.
+    Tables {
+        keys: &'static [Key],
+        place: &'static str,
+        example: &'static str,
+    },
     /// Not in this version; this is what to do meanwhile.
     Later(&'static str),
 }
@@ -78,14 +85,16 @@ const fn later(word: &'static str, meanwhile: &'static str) -> Word {
     Word { word, later: Some(meanwhile) }
 }
 
-use Absent::{Default, Depends, Refused};
-use Kind::{Flag, Integer, IntegerOr, Table, Tables, Text, TextList, TextOrList};
-
 /// The whole file.
 pub(super) const FILE: &[Key] = &[
     Key::new("gateway", Table(GATEWAY), Depends, "The machine and its TUN."),
     Key::new("timeouts", Table(TIMEOUTS), Depends, "Idle times after which a flow of each state is forgotten."),
-    Key::new("service", Tables(SERVICE, "[[service]]"), Depends, "What clients connect to, and who serves them."),
+    Key::new(
+        "service",
+        Tables { keys: SERVICE, place: "`[[service]]`", example: "[[service]]" },
+        Depends,
+        "What clients connect to, and who serves them.",
+    ),
     Key::later("ha", "remove the table: this version runs as a single gateway"),
 ];
 
@@ -161,7 +170,7 @@ pub(super) const SERVICE: &[Key] = &[
     Key::new("balance", Kind::Word(BALANCE), Default("\"maglev\""), "How a backend is chosen for a new flow."),
     Key::new(
         "backends",
-        Tables(BACKEND, "backends = [{ address = \"10.0.0.1:8080\" }]"),
+        Tables { keys: BACKEND, place: "a backend", example: "backends = [{ address = \"10.0.0.1:8080\" }]" },
         Refused("backends = [{ address = \"10.0.0.1:8080\" }]"),
         "Who serves the flows.",
     ),
@@ -197,3 +206,86 @@ const BALANCE: &[Word] = &[
     now("power-of-two"),
     now("source-hash"),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Code, Report, Snapshot, example, load};
+
+    fn load_text(text: &str) -> Result<Snapshot, Report> {
+        load(text, "tungate.toml", 0, "gw")
+    }
+
+    /// A good file with one more key in a table.
+    fn file_with(table: &str, line: &str) -> String {
+        let service = "[[service]]\nname = 's'\nlisten = '192.0.2.1:1'";
+        match table {
+            "" => line.to_string(),
+            "service" => format!("{service}\nbackends = []\n{line}\n"),
+            "backend" => {
+                let sources = "[gateway]\nsource-addresses = ['10.99.0.10']";
+                format!("{sources}\n{service}\nbackends = [{{ address = '10.0.0.1', {line} }}]\n")
+            }
+            other => format!("[{other}]\n{line}\n"),
+        }
+    }
+
+    const TABLES: &[(&str, &[Key])] =
+        &[("", FILE), ("gateway", GATEWAY), ("timeouts", TIMEOUTS), ("service", SERVICE), ("backend", BACKEND)];
+
+    /// Lines that this version has to refuse, as `affinity = 1` or `mode = "dsr"`.
+    fn later_lines(key: &Key) -> Vec<String> {
+        if matches!(key.kind, Kind::Later(_)) {
+            return vec![format!("{} = 1", key.name)];
+        }
+        let Kind::Word(words) = &key.kind else { return Vec::new() };
+        let later = words.iter().filter(|word| word.later.is_some());
+        later.map(|word| format!("{} = \"{}\"", key.name, word.word)).collect()
+    }
+
+    #[test]
+    fn what_belongs_to_later_work_is_refused_as_that() {
+        let mut refused = 0;
+        for (table, keys) in TABLES {
+            for line in keys.iter().flat_map(later_lines) {
+                let report = load_text(&file_with(table, &line)).unwrap_err();
+                let errors = report.diagnostics().iter().map(|d| d.code).filter(|code| *code != Code::NoBackends);
+                assert_eq!(errors.collect::<Vec<_>>(), [Code::NotAvailable], "{line}: {report}");
+                refused += 1;
+            }
+        }
+        assert!(refused > 5, "{refused}");
+    }
+
+    #[test]
+    fn every_default_can_be_written_and_changes_nothing() {
+        let facts = |text: &str| {
+            let snapshot = load_text(text).unwrap_or_else(|report| panic!("{report}"));
+            (snapshot.gateway, snapshot.timeouts, snapshot.services, snapshot.backends)
+        };
+        for (table, keys) in TABLES {
+            for key in *keys {
+                let Absent::Default(value) = key.absent else { continue };
+                let line = format!("{} = {value}", key.name);
+                assert_eq!(facts(&file_with(table, &line)), facts(&file_with(table, "")), "{line}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_example_names_every_key_and_its_comments_are_the_defaults() {
+        for key in TABLES[1..].iter().flat_map(|(_, keys)| *keys) {
+            let named = example().contains(&format!("{} = ", key.name));
+            assert_eq!(named, !matches!(key.kind, Kind::Later(_)), "{}", key.name);
+        }
+        let known =
+            |line: &str| TABLES.iter().flat_map(|(_, keys)| *keys).any(|k| line.starts_with(&format!("{} = ", k.name)));
+        let uncommented =
+            example().lines().map(|line| line.strip_prefix("# ").filter(|rest| known(rest)).unwrap_or(line));
+        let text = uncommented.collect::<Vec<_>>().join("\n").replace("\"gw-a\"", "\"gw\"");
+        let (written, short) = (load_text(&text).unwrap_or_else(|r| panic!("{r}")), load_text(example()).unwrap());
+        assert_eq!(written.gateway, short.gateway);
+        assert_eq!(written.timeouts, short.timeouts);
+        assert_eq!(written.services, short.services);
+    }
+}

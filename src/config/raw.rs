@@ -165,8 +165,7 @@ impl RawBackend {
 fn syntax_errors(text: &str, errors: &[toml::de::Error]) -> Vec<Diagnostic> {
     let mut placed: Vec<_> = errors.iter().map(|e| (e.span().unwrap_or(0..0), e.message())).collect();
     placed.sort_by_key(|(span, _)| span.start);
-    let line = |at: usize| text[..text.floor_char_boundary(at)].bytes().filter(|b| *b == b'\n').count();
-    placed.dedup_by_key(|(span, _)| line(span.start));
-    let message = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
-    placed.into_iter().take(8).map(|(span, text)| Diagnostic::new(Code::Syntax, span, message(text))).collect()
+    placed.dedup_by(|next, last| !text.as_bytes()[last.0.start..next.0.start].contains(&b'\n'));
+    let one_line = |message: &str| message.split_whitespace().collect::<Vec<_>>().join(" ");
+    placed.into_iter().take(8).map(|(span, message)| Diagnostic::new(Code::Syntax, span, one_line(message))).collect()
 }

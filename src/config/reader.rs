@@ -10,7 +10,7 @@ use toml::de::{DeString, DeTable, DeValue};
 
 use super::diagnostic::{Code, Diagnostic};
 use super::keys::{Absent, Key, Kind, Word};
-use super::text;
+use super::text::{self, grouped};
 use super::values::{List, Set, Value, Values};
 
 /// Reads a table against the list of its keys; what does not fit becomes a diagnostic. `place` names the table in
@@ -22,13 +22,16 @@ pub(super) fn read(
     place: &str,
     out: &mut Vec<Diagnostic>,
 ) -> Values {
-    let listed = |name: &str| keys.iter().any(|key| key.name == name);
-    out.extend(table.keys().filter(|name| !listed(name.get_ref())).map(|name| unknown_key(name, keys, place)));
+    let unknown = table.keys().filter(|name| keys.iter().all(|key| key.name != name.get_ref()));
+    let unknown: Vec<_> =
+        unknown.map(|name| (name, similar(name.get_ref(), keys.iter().map(|key| key.name)))).collect();
+    out.extend(unknown.iter().map(|(name, meant)| unknown_key(name, *meant, keys, place)));
 
     let mut found = HashMap::new();
     for key in keys {
         let value = match (table.get_key_value(key.name), key.absent) {
             (Some((name, value)), _) => Slot { key, name: name.span(), span: value.span(), out }.read(value.get_ref()),
+            (None, _) if unknown.iter().any(|(_, meant)| *meant == Some(key.name)) => stand_in(key),
             (None, Absent::Refused(example)) => {
                 out.push(missing_key(key, example, span.clone(), place));
                 None
@@ -49,11 +52,8 @@ struct Slot<'a> {
 }
 
 impl Slot<'_> {
-    /// The value; in place of a number that does not fit the default, so that all other rules can be checked. What
-    /// would be a guess stays open.
     fn read(mut self, value: &DeValue<'_>) -> Option<Value> {
-        let guess = matches!(self.key.kind, Kind::Word(_) | Kind::TextList | Kind::TextOrList | Kind::Tables(..));
-        self.fit(value).or_else(|| if guess { None } else { default(self.key) })
+        self.fit(value).or_else(|| stand_in(self.key))
     }
 
     fn fit(&mut self, value: &DeValue<'_>) -> Option<Value> {
@@ -76,7 +76,7 @@ impl Slot<'_> {
                 None => self.texts(value, "a string or a list of strings"),
             },
             Kind::Table(keys) => self.table(value, keys),
-            Kind::Tables(keys, example) => self.tables(value, keys, example),
+            Kind::Tables { keys, place, example } => self.tables(value, keys, place, example),
             Kind::Later(meanwhile) => {
                 self.out.push(not_available(&format!("`{}`", self.key.name), self.name.clone(), meanwhile));
                 None
@@ -102,7 +102,8 @@ impl Slot<'_> {
         let Some(number) = value.as_integer() else { return self.wrong_type(value, takes) };
         let fits = i64::from_str_radix(number.as_str(), number.radix()).ok().filter(|n| (least..=most).contains(n));
         let Some(number) = fits else {
-            let message = format!("`{}` has to be between {least} and {most}", self.key.name);
+            let limits = format!("between {} and {}", grouped(least), grouped(most));
+            let message = format!("`{}` has to be {limits}", self.key.name);
             self.out.push(Diagnostic::new(Code::OutOfRange, self.span.clone(), message).label("outside"));
             return None;
         };
@@ -154,17 +155,16 @@ impl Slot<'_> {
         Some(Value::Table(read(table, self.span.clone(), keys, &place, self.out)))
     }
 
-    fn tables(&mut self, value: &DeValue<'_>, keys: &'static [Key], example: &str) -> Option<Value> {
+    fn tables(&mut self, value: &DeValue<'_>, keys: &'static [Key], place: &str, example: &str) -> Option<Value> {
         let Some(array) = value.as_array() else {
             let diagnostic = wrong_type(self.key, self.span.clone(), value, "a list of tables");
             self.out.push(diagnostic.help(format!("write `{example}`")));
             return None;
         };
-        let place = format!("an entry of `{}`", self.key.name);
         let mut items = Vec::with_capacity(array.len());
         for item in array.iter() {
             match item.get_ref().as_table() {
-                Some(table) => items.push(read(table, item.span(), keys, &place, self.out)),
+                Some(table) => items.push(read(table, item.span(), keys, place, self.out)),
                 None => {
                     let diagnostic = wrong_type(self.key, item.span(), item.get_ref(), "tables in its list");
                     self.out.push(diagnostic.help(format!("write `{example}`")));
@@ -185,7 +185,9 @@ fn default(key: &'static Key) -> Option<Value> {
     let mut ignored = Vec::new();
     match (&key.kind, key.absent) {
         (Kind::Table(keys), _) => Some(Value::Table(read(&DeTable::new(), 0..0, keys, key.name, &mut ignored))),
-        (Kind::Tables(..), Absent::Depends) => Some(Value::Tables(List { items: Vec::new(), whole: true, span: None })),
+        (Kind::Tables { .. }, Absent::Depends) => {
+            Some(Value::Tables(List { items: Vec::new(), whole: true, span: None }))
+        }
         (_, Absent::Default(toml)) => {
             let value = DeValue::parse(toml).expect("a default of the list is TOML");
             let mut slot = Slot { key, name: 0..0, span: value.span(), out: &mut ignored };
@@ -195,13 +197,28 @@ fn default(key: &'static Key) -> Option<Value> {
     }
 }
 
-fn unknown_key(name: &Spanned<DeString<'_>>, keys: &[Key], place: &str) -> Diagnostic {
+/// What takes the place of a value that was refused, so that all other rules can be checked: the default, except where
+/// it would be a guess that those rules would complain of.
+fn stand_in(key: &'static Key) -> Option<Value> {
+    match &key.kind {
+        Kind::Word(_) | Kind::TextList | Kind::TextOrList | Kind::Tables { .. } => None,
+        Kind::Table(keys) => {
+            let found = keys.iter().filter_map(|key| Some((key.name, stand_in(key)?))).collect();
+            Some(Value::Table(Values { span: 0..0, found }))
+        }
+        Kind::Text | Kind::Flag | Kind::Integer(..) | Kind::IntegerOr(..) | Kind::Duration | Kind::Later(_) => {
+            default(key)
+        }
+    }
+}
+
+fn unknown_key(name: &Spanned<DeString<'_>>, meant: Option<&str>, keys: &[Key], place: &str) -> Diagnostic {
     let written = name.get_ref();
     let message = format!("unknown key `{}` in {place}", written.escape_debug());
     let diagnostic = Diagnostic::new(Code::UnknownKey, name.span(), message);
     let known = keys.iter().filter(|key| !matches!(key.kind, Kind::Later(_))).map(|key| key.name);
-    match similar(written, keys.iter().map(|key| key.name)) {
-        Some(similar) => diagnostic.help(format!("did you mean `{similar}`?")),
+    match meant {
+        Some(meant) => diagnostic.help(format!("did you mean `{meant}`?")),
         None => diagnostic.help(format!("the keys here are {}", listing(known, "`"))),
     }
 }
@@ -231,7 +248,7 @@ fn wrong_type(key: &Key, span: Range<usize>, value: &DeValue<'_>, takes: &str) -
         DeValue::String(_) => "a string",
         DeValue::Integer(_) => "an integer",
         DeValue::Float(_) => "a number with a fraction",
-        DeValue::Boolean(_) => "true or false",
+        DeValue::Boolean(_) => "a boolean",
         DeValue::Datetime(_) => "a date",
         DeValue::Array(_) => "a list",
         DeValue::Table(_) => "a table",
@@ -245,6 +262,7 @@ fn wrong_type(key: &Key, span: Range<usize>, value: &DeValue<'_>, takes: &str) -
         (Kind::Integer(..) | Kind::IntegerOr(..), DeValue::String(text)) if text.parse::<i64>().is_ok() => {
             diagnostic.help(format!("write it without quotes: {text}"))
         }
+        (Kind::IntegerOr(_, _, word), DeValue::String(_)) => diagnostic.help(format!("write \"{word}\" or a number")),
         (Kind::Flag, DeValue::String(text)) if ["true", "false"].contains(&&**text) => {
             diagnostic.help(format!("write it without quotes: {text}"))
         }

@@ -37,7 +37,7 @@ fn property(key: &Key) -> Value {
         Kind::TextList => texts(),
         Kind::TextOrList => json!({ "anyOf": [text(), texts()] }),
         Kind::Table(keys) => object(keys),
-        Kind::Tables(keys, _) => json!({ "type": "array", "items": object(keys) }),
+        Kind::Tables { keys, .. } => json!({ "type": "array", "items": object(keys) }),
         Kind::Later(_) => unreachable!("not among the available keys"),
     };
     schema["description"] = key.about.into();

@@ -31,20 +31,21 @@ impl Problem {
 /// `"500ms"`, `"2s"`, `"10m"`, `"2h4m"`, `"1d"`.
 pub(super) fn duration(text: &str) -> Result<Duration, Problem> {
     const UNITS: &[(&str, u64)] = &[("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
-    let refuse = |label| {
-        Problem::malformed("this is not a duration", label, "write a number and a unit (ms, s, m, h, d), as \"300s\"")
-    };
+    let help = "write a whole number and a unit (ms, s, m, h, d), as \"300s\"";
+    let refuse = |label| Problem::malformed("this is not a duration", label, help);
     let mut millis = 0_u64;
     let mut rest = text;
     while !rest.is_empty() || text.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(|| refuse("the unit is missing"))?;
-        let (number, tail) = rest.split_at(digits);
-        let letters = tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len());
-        let (unit, tail) = tail.split_at(letters);
-        let unit = UNITS.iter().find(|(name, _)| *name == unit).ok_or_else(|| refuse("no such unit"))?;
-        let number: u64 = number.parse().map_err(|_| refuse("no whole number before the unit"))?;
-        let part = number.checked_mul(unit.1);
-        millis = part.and_then(|part| millis.checked_add(part)).ok_or_else(|| refuse("too large"))?;
+        let (number, tail) = rest.split_at(rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len()));
+        let (unit, tail) = tail.split_at(tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len()));
+        if number.is_empty() {
+            return Err(refuse("it does not start with a number"));
+        } else if unit.is_empty() {
+            return Err(refuse("the unit is missing"));
+        }
+        let unit = UNITS.iter().find(|(name, _)| *name == unit).ok_or_else(|| refuse("no unit is written so"))?;
+        let part = number.parse().ok().and_then(|number: u64| number.checked_mul(unit.1));
+        millis = part.and_then(|part| millis.checked_add(part)).ok_or_else(|| refuse("it is too long"))?;
         rest = tail;
     }
     Ok(Duration::from_millis(millis))
@@ -80,31 +81,28 @@ pub(super) fn backend(text: &str) -> Result<(Address, Option<u16>), Problem> {
 
 /// A listen address: an address or prefix, and a port, a range of ports or `*`.
 pub(super) fn listen(text: &str) -> Result<Listen, Problem> {
-    let example = "write an address and a port, as \"192.0.2.10:80\", \"[2001:db8::10]:80\", \"192.0.2.10:8000-8099\", \
-                   \"192.0.2.10:*\", \"192.0.2.0/28:443\" or \"[2001:db8::/64]:443\"";
-    let refuse = |label| Problem::malformed("this is not a listen address", label, example);
-    let Some(host) = Host::split(text) else { return Err(refuse("")) };
+    let refuse = |label, help: String| Problem::malformed("this is not a listen address", label, help);
+    let general = || "write an address and a port, as \"192.0.2.10:80\" or \"[2001:db8::10]:80\"".to_string();
+    let Some(host) = Host::split(text) else { return Err(refuse("", general())) };
     let (ip, length) = host.ip.split_once('/').map_or((host.ip, None), |(ip, length)| (ip, Some(length)));
-    let address = ip_address(ip, || refuse(name_or_nothing(ip)))?;
+    let address = ip_address(ip, || refuse(name_or_nothing(ip), general()))?;
     let bits = if address.is_v4() { 32 } else { 128 };
     let prefix = match length {
         None => bits,
-        Some(length) => digits(length).filter(|n| (1..=bits).contains(n)).ok_or_else(|| {
-            refuse(if bits == 32 { "a prefix length is 1 to 32" } else { "a prefix length is 1 to 128" })
-        })?,
-    };
-    let ports = match host.port {
-        None if text.matches(':').count() > 1 && !text.starts_with('[') => {
-            return Err(refuse("an IPv6 address stands in brackets before its port"));
+        Some(length) => {
+            let example = "as \"192.0.2.0/28:443\" or \"[2001:db8::/64]:443\"";
+            let wrong = || refuse("", format!("the prefix length is 1 to {bits}, {example}"));
+            digits(length).filter(|n| (1..=bits).contains(n)).ok_or_else(wrong)?
         }
-        None => return Err(refuse("the port is missing")),
-        Some(port) => ports(port).ok_or_else(|| refuse("ports are 1 to 65535, the lower first"))?,
     };
-    let listen = Listen { address, prefix, ports };
+    let Some(written) = host.port else {
+        return Err(refuse("the port is missing", port_example(host.ip)));
+    };
+    let wrong = || refuse("", "ports are 1 to 65535: one, a range as 8000-8099, or * for all".to_string());
+    let listen = Listen { address, prefix, ports: ports(written).ok_or_else(wrong)? };
     let network = listen.network();
     if network != address {
-        let help =
-            format!("the prefix of this length starts at {network}/{prefix}; for one address, leave out /{prefix}");
+        let help = format!("the prefix starts at {network}/{prefix}; for the one address, leave out /{prefix}");
         return Err(Problem::malformed("the address has bits beyond its prefix", "", help));
     }
     Ok(listen)
@@ -171,6 +169,13 @@ pub(super) fn bad_interface(name: &str) -> Option<&'static str> {
     }
 }
 
+/// A number as it can stand in a file: `129_024`.
+pub(super) fn grouped(number: impl Into<i128>) -> String {
+    let digits = number.into().to_string();
+    let parts = digits.as_bytes().rchunks(3).rev().map(|part| String::from_utf8_lossy(part));
+    parts.collect::<Vec<_>>().join("_")
+}
+
 /// What stands before and behind the colon of the port.
 struct Host<'a> {
     ip: &'a str,
@@ -200,10 +205,23 @@ fn ip_address(text: &str, refuse: impl Fn() -> Problem) -> Result<Address, Probl
     if let IpAddr::V6(v6) = ip
         && let Some(v4) = v6.to_ipv4_mapped()
     {
-        let message = "this is an IPv4 address in IPv6's clothes";
-        return Err(Problem::malformed(message, "mapped IPv4", format!("write {v4}")));
+        let message = "this is an IPv4 address written as IPv6";
+        return Err(Problem::malformed(message, "mapped IPv4", format!("write {v4} in its place")));
     }
     Ok(ip.into())
+}
+
+/// How to write this address with a port. Of an IPv6 address without brackets the end may be meant as the port.
+fn port_example(ip: &str) -> String {
+    if !ip.contains(':') {
+        return format!("write \"{ip}:80\", or \"{ip}:*\" for all ports");
+    }
+    match ip.rsplit_once(':') {
+        Some((start, end)) if start.parse::<Ipv6Addr>().is_ok() && one_port(end).is_some() => {
+            format!("write \"[{start}]:{end}\" if {end} is the port, or \"[{ip}]:80\" if it belongs to the address")
+        }
+        Some(_) | None => format!("write \"[{ip}]:80\", or \"[{ip}]:*\" for all ports"),
+    }
 }
 
 /// A hint for what looks like a host name.
@@ -228,4 +246,67 @@ fn one_port(text: &str) -> Option<u16> {
 /// A number in digits alone: no sign.
 fn digits<N: std::str::FromStr>(text: &str) -> Option<N> {
     text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_units_and_add_up() {
+        for (text, millis) in [("500ms", 500), ("2s", 2000), ("10m", 600_000), ("2h4m", 7_440_000), ("1d", 86_400_000)]
+        {
+            assert_eq!(duration(text).unwrap().as_millis(), millis, "{text}");
+        }
+        for text in ["", "2", "s", "2 s", "2S", "-2s", "+2s", "1.5s", "2s ", "2s3", "\u{0661}s"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn backends_may_keep_the_port_of_the_packet() {
+        let read = |text| backend(text).map(|(address, port)| (address.to_string(), port)).unwrap();
+        assert_eq!(read("10.0.0.1:8080"), ("10.0.0.1".to_string(), Some(8080)));
+        assert_eq!(read("10.0.0.1"), ("10.0.0.1".to_string(), None));
+        assert_eq!(read("[fd00::1]:8080"), ("fd00::1".to_string(), Some(8080)));
+        for bare in ["[fd00::1]", "fd00::1"] {
+            assert_eq!(read(bare), ("fd00::1".to_string(), None));
+        }
+    }
+
+    #[test]
+    fn all_ports_are_a_range() {
+        assert_eq!(listen("192.0.2.1:*").unwrap().ports, 1..=65_535);
+        assert_eq!(listen("192.0.2.1:7-7").unwrap().ports, 7..=7);
+    }
+
+    #[test]
+    fn unusable_is_what_a_prefix_touches() {
+        let why = |text: &str| {
+            let listen = listen(text).unwrap();
+            unusable(listen.address, listen.prefix)
+        };
+        let usable = ["192.0.2.1:1", "128.0.0.0/2:1", "1.0.0.0/8:1", "169.254.1.1:1", "[2000::/3]:1", "[fd00::1]:1"];
+        for text in usable {
+            assert_eq!(why(text), None, "{text}");
+        }
+        let unusable =
+            ["0.1.2.3:1", "127.255.0.0/16:1", "126.0.0.0/7:1", "128.0.0.0/1:1", "239.0.0.1:1", "255.255.255.255:1"];
+        for text in unusable.into_iter().chain([
+            "[::]:1",
+            "[::1]:1",
+            "[::/64]:1",
+            "[fe80::1]:1",
+            "[ff00::/8]:1",
+            "[8000::/1]:1",
+        ]) {
+            assert!(why(text).is_some(), "{text}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_grouped_from_the_right() {
+        let grouped: Vec<_> = [0_u32, 576, 1280, 65_535, 129_024, 1_000_000].map(grouped).into();
+        assert_eq!(grouped, ["0", "576", "1_280", "65_535", "129_024", "1_000_000"]);
+    }
 }

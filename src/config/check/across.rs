@@ -8,6 +8,7 @@ use toml::Spanned;
 use super::GatewayPlaces;
 use super::service::{CheckedService, family};
 use crate::config::diagnostic::{Code, Diagnostic};
+use crate::config::text::grouped;
 use crate::config::values::List;
 use crate::config::{Gateway, Listen, Listeners, ServiceId};
 use crate::wire::{Address, Protocol};
@@ -136,9 +137,7 @@ fn sources(vips: &Vips<'_>, sources: &[Spanned<Address>], out: &mut Vec<Diagnost
         if let Some(vip) = vips.find(*source.get_ref()) {
             let message = format!("source address {} is an address that a service listens on", source.get_ref());
             let diagnostic = Diagnostic::new(Code::SourceIsVip, source.span(), message).also(vip, "listened on here");
-            out.push(
-                diagnostic.help("backends' answers come to it, clients' packets to the other: take two addresses"),
-            );
+            out.push(diagnostic.help("a source address is for the backends' replies alone: take another one"));
         }
     }
 }
@@ -150,21 +149,24 @@ fn source_of_family(services: &[CheckedService], sources: &List<Spanned<Address>
     }
     let has = |v4: bool| sources.items.iter().any(|source| source.get_ref().is_v4() == v4);
     for v4 in [true, false].into_iter().filter(|v4| !has(*v4)) {
-        let needs = |service: &&CheckedService| service.source_nat && service.has_backend_in(v4);
-        for service in services.iter().filter(needs) {
-            let Some(listen) = service.listens_in(v4) else { continue };
-            let family = family(v4);
-            let message = format!("{} needs an {family} source address for source-nat", service.title());
-            let mut diagnostic = Diagnostic::new(Code::NoSourceAddress, listen.span(), message);
-            if let Some(span) = &sources.span {
-                diagnostic = diagnostic.also(span.clone(), format!("none of {family} here"));
-            }
-            let example = if v4 { "10.99.0.10" } else { "fd00:99::10" };
-            out.push(diagnostic.help(format!(
-                "add one in [gateway], as `source-addresses = [\"{example}\"]`, or set `source-nat = false` if replies \
-                 are routed back through the gateway"
-            )));
+        let full_nat = services.iter().filter(|service| service.source_nat && service.has_backend_in(v4));
+        let mut lacking = full_nat.filter_map(|service| Some((service, service.listens_in(v4)?)));
+        let Some((service, listen)) = lacking.next() else { continue };
+        let family = family(v4);
+        let who = match lacking.count() {
+            0 => format!("{} needs", service.title()),
+            others => format!("{} and {others} more need", service.title()),
+        };
+        let message = format!("{who} an {family} source address for source-nat");
+        let mut diagnostic = Diagnostic::new(Code::NoSourceAddress, listen.span(), message);
+        if let Some(span) = &sources.span {
+            diagnostic = diagnostic.also(span.clone(), format!("none of {family} here"));
         }
+        let example = if v4 { "10.99.0.10" } else { "fd00:99::10" };
+        out.push(diagnostic.help(format!(
+            "add one in [gateway], as `source-addresses = [\"{example}\"]`, or set `source-nat = false` if replies are \
+             routed back through the gateway"
+        )));
     }
 }
 
@@ -189,11 +191,13 @@ fn max_flows(max_flows: u32, places: &GatewayPlaces, services: &List<CheckedServ
     if flows == 0 || u64::from(max_flows) <= flows {
         return;
     }
-    let message = format!("`max-flows` is more than the source ports allow: {flows}");
+    let message = format!("`max-flows` is more than the source ports allow: {}", grouped(flows));
     let diagnostic = Diagnostic::new(Code::MaxFlowsBeyondPorts, span, message);
     let all = places.source_addresses.span.clone();
     let diagnostic = match all {
-        Some(sources) => diagnostic.also(sources, format!("each lends {PORTS_PER_SOURCE} ports to each backend")),
+        Some(sources) => {
+            diagnostic.also(sources, format!("each lends {} ports to each backend", grouped(PORTS_PER_SOURCE)))
+        }
         None => diagnostic,
     };
     out.push(diagnostic.help("add source addresses, or backends, or set `max-flows` to that number"));
@@ -232,4 +236,55 @@ fn distinct(mut ranges: Vec<RangeInclusive<u16>>) -> u64 {
         next = next.max(end);
     }
     count
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::load;
+
+    #[test]
+    fn ports_in_several_ranges_count_once() {
+        assert_eq!(distinct(vec![]), 0);
+        assert_eq!(distinct(vec![5..=5, 1..=3, 2..=4, 1..=65_535]), 65_535);
+        assert_eq!(distinct(vec![10..=19, 30..=39, 10..=11]), 20);
+    }
+
+    /// Whether `max-flows` is found to be more than the source ports allow.
+    #[track_caller]
+    fn assert_port_limit(flows: u64, services: &str) {
+        for (max_flows, beyond) in [(flows, false), (flows + 1, true)] {
+            let text = format!(
+                "[gateway]\nsource-addresses = ['10.99.0.10', '10.99.0.11', 'fd00:99::1']\nmax-flows = {max_flows}\n{services}"
+            );
+            let snapshot = load(&text, "tungate.toml", 0, "gw").unwrap_or_else(|report| panic!("{report}"));
+            let warned = snapshot.warnings.diagnostics().iter().any(|d| d.code == Code::MaxFlowsBeyondPorts);
+            assert_eq!(warned, beyond, "{max_flows}");
+        }
+    }
+
+    #[test]
+    fn a_backend_shared_by_services_lends_its_ports_once() {
+        let service = |name: &str, port: u16, backends: &str| {
+            format!("[[service]]\nname = '{name}'\nlisten = '192.0.2.1:{port}'\nbackends = [{backends}]\n")
+        };
+        let both = service("a", 80, "{ address = '10.0.0.1:80' }") + &service("b", 81, "{ address = '10.0.0.1:80' }");
+        assert_port_limit(2 * 64_512, &both);
+        let keeps = service("a", 80, "{ address = '10.0.0.1:80' }") + &service("b", 81, "{ address = '10.0.0.1' }");
+        assert_port_limit(4 * 64_512, &keeps);
+    }
+
+    #[test]
+    fn each_family_has_the_ports_of_its_own_sources() {
+        let service = "[[service]]\nname = 'a'\nlisten = ['192.0.2.1:80', '[2001:db8::1]:80']\n\
+                       backends = [{ address = '10.0.0.1' }, { address = 'fd00::1' }]\n";
+        assert_port_limit(3 * 64_512, service);
+    }
+
+    #[test]
+    fn without_source_nat_ports_are_no_limit() {
+        let text = "[gateway]\nmax-flows = 100_000_000\n[[service]]\nname = 'a'\nlisten = '192.0.2.1:80'\n\
+                    source-nat = false\nbackends = [{ address = '10.0.0.1' }]\n";
+        assert!(load(text, "tungate.toml", 0, "gw").unwrap().warnings.is_empty());
+    }
 }

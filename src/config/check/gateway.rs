@@ -129,24 +129,27 @@ fn source_addresses(written: &List<Spanned<String>>, out: &mut Vec<Diagnostic>) 
     let mut items: Vec<Spanned<Address>> = Vec::with_capacity(written.items.len());
     let mut whole = written.whole;
     for source in &written.items {
-        let span = source.span();
-        match text::address(source.get_ref()) {
-            Err(problem) => {
-                out.push(problem.at(span));
-                whole = false;
-            }
+        match source_address(source) {
             Ok(address) => {
-                if let Some(why) = text::unusable(address, if address.is_v4() { 32 } else { 128 }) {
-                    let message = format!("{address} cannot be a source address");
-                    out.push(Diagnostic::new(Code::UnusableAddress, span.clone(), message).label(why));
-                } else if let Some(first) = items.iter().find(|other| *other.get_ref() == address) {
-                    out.push(twice("`source-addresses` lists an address twice", first.span(), span.clone()));
+                if let Some(first) = items.iter().find(|other| *other.get_ref() == address) {
+                    out.push(twice("`source-addresses` lists an address twice", first.span(), source.span()));
                 }
-                items.push(Spanned::new(span, address));
+                items.push(Spanned::new(source.span(), address));
+            }
+            Err(diagnostic) => {
+                out.push(diagnostic);
+                whole = false;
             }
         }
     }
     List { items, whole, span: written.span.clone() }
+}
+
+fn source_address(written: &Spanned<String>) -> Result<Address, Diagnostic> {
+    let address = text::address(written.get_ref()).map_err(|problem| problem.at(written.span()))?;
+    let Some(why) = text::unusable(address, if address.is_v4() { 32 } else { 128 }) else { return Ok(address) };
+    let message = format!("{address} cannot be a source address");
+    Err(Diagnostic::new(Code::UnusableAddress, written.span(), message).label(why))
 }
 
 fn twice(message: &str, first: std::ops::Range<usize>, again: std::ops::Range<usize>) -> Diagnostic {

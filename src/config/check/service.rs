@@ -102,16 +102,16 @@ fn name(name: Option<Set<String>>, out: &mut Vec<Diagnostic>) -> Option<Spanned<
 
 fn listen(written: &List<Spanned<String>>, out: &mut Vec<Diagnostic>) -> List<Spanned<Listen>> {
     let mut items = Vec::with_capacity(written.items.len());
-    for text in &written.items {
-        match text::listen(text.get_ref()) {
-            Err(problem) => out.push(problem.at(text.span())),
-            Ok(listen) => {
-                if let Some(why) = text::unusable(listen.address, listen.prefix) {
+    for entry in &written.items {
+        match text::listen(entry.get_ref()) {
+            Err(problem) => out.push(problem.at(entry.span())),
+            Ok(listen) => match text::unusable(listen.address, listen.prefix) {
+                Some(why) => {
                     let message = format!("no service can listen on {listen}");
-                    out.push(Diagnostic::new(Code::UnusableAddress, text.span(), message).label(why));
+                    out.push(Diagnostic::new(Code::UnusableAddress, entry.span(), message).label(why));
                 }
-                items.push(Spanned::new(text.span(), listen));
-            }
+                None => items.push(Spanned::new(entry.span(), listen)),
+            },
         }
     }
     if written.whole && written.items.is_empty() {
@@ -139,7 +139,8 @@ fn backend(raw: RawBackend, out: &mut Vec<Diagnostic>) -> Option<CheckedBackend>
     let (address, port) = text::backend(&written).map_err(|problem| out.push(problem.at(place.clone()))).ok()?;
     if let Some(why) = text::unusable(address, if address.is_v4() { 32 } else { 128 }) {
         let message = format!("{address} cannot be a backend");
-        out.push(Diagnostic::new(Code::UnusableAddress, place.clone(), message).label(why));
+        out.push(Diagnostic::new(Code::UnusableAddress, place, message).label(why));
+        return None;
     }
     let name = match raw.name {
         Some(Set { value, span: Some(span) }) => Spanned::new(span, value),
