@@ -7,5 +7,7 @@ mod common;
 
 #[path = "io_net/netlink.rs"]
 mod netlink;
+#[path = "io_net/tun.rs"]
+mod tun;
 #[path = "io_net/world.rs"]
 mod world;

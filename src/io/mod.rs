@@ -6,3 +6,4 @@ pub mod netlink;
 pub mod pcap;
 pub mod serve;
 pub mod sys;
+pub mod tun;

@@ -186,7 +186,7 @@ pub fn tun_attach(tun: &File, name: &str, flags: libc::c_int) -> io::Result<()> 
     for (slot, byte) in request.ifr_name.iter_mut().zip(name.bytes()) {
         *slot = byte.cast_signed();
     }
-    request.ifr_ifru.ifru_flags = libc::c_short::try_from(flags).map_err(|_| io::ErrorKind::InvalidInput)?;
+    request.ifr_ifru.ifru_flags = short(flags).cast_signed();
     // SAFETY: TUNSETIFF reads and writes one ifreq, which lives until the call returns.
     check(unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETIFF, &raw mut request) }).map(drop)
 }
@@ -289,9 +289,9 @@ fn socklen<T>() -> libc::socklen_t {
     libc::socklen_t::try_from(size_of::<T>()).expect("socket structures are small")
 }
 
-/// A constant that libc declares wider than the field it is for.
+/// Constants that libc declares wider than the field they are for.
 fn short(constant: libc::c_int) -> u16 {
-    u16::try_from(constant).expect("a constant of 16 bits")
+    u16::try_from(constant).expect("constants of 16 bits")
 }
 
 fn interface_number(index: u32) -> io::Result<libc::c_int> {
