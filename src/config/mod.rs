@@ -80,7 +80,7 @@ pub struct Gateway {
     pub mtu: u16,
     /// Packet workers, one TUN queue each.
     pub workers: Workers,
-    /// Sources of full NAT and of tunnels; routed to the TUN, never local addresses.
+    /// Sources of full NAT and of tunnels, IPv4 first; routed to the TUN, never local addresses.
     pub source_addresses: Vec<Address>,
     /// Interfaces on which ARP/ND for VIPs and source addresses is answered.
     pub announce_on: Vec<String>,
@@ -224,6 +224,18 @@ impl Snapshot {
     /// The backend of this id.
     pub fn backend(&self, id: BackendId) -> &Backend {
         &self.backends[usize::from(id.0)]
+    }
+
+    /// Whether the address is a VIP or a source address of the gateway.
+    pub fn is_own(&self, address: Address) -> bool {
+        self.listeners.is_vip(address) || self.gateway.source_addresses.contains(&address)
+    }
+
+    /// The source addresses of one family: IPv4 ones stand first.
+    pub fn sources(&self, v4: bool) -> &[Address] {
+        let split = self.gateway.source_addresses.partition_point(Address::is_v4);
+        let (four, six) = self.gateway.source_addresses.split_at(split);
+        if v4 { four } else { six }
     }
 
     /// The backends of a service with their ids.

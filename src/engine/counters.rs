@@ -20,6 +20,11 @@ impl Counter {
         self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
     }
 
+    /// Takes one back that was counted too early.
+    fn retract(&self) {
+        self.0.store(self.0.load(Relaxed).wrapping_sub(1), Relaxed);
+    }
+
     /// The count so far.
     #[inline]
     pub fn get(&self) -> u64 {
@@ -58,6 +63,17 @@ pub struct FlowCounters {
     pub closed: Counter,
     /// Flows refused: no backend, no port, table full, limits.
     pub refused: Counter,
+}
+
+impl FlowCounters {
+    /// The traffic of this direction.
+    #[inline]
+    pub const fn towards(&self, direction: super::conntrack::Direction) -> &Traffic {
+        match direction {
+            super::conntrack::Direction::Original => &self.inbound,
+            super::conntrack::Direction::Reply => &self.outbound,
+        }
+    }
 }
 
 /// All that one worker counts.
@@ -103,6 +119,18 @@ impl WorkerCounters {
             services: flows(services),
             backends: flows(backends),
         }
+    }
+
+    /// A packet that was forwarded could not be sent after all: it counts as dropped, and only so.
+    pub fn forward_failed(&self, reason: DropReason) {
+        self.forwarded.retract();
+        self.drops(reason).add(1);
+    }
+
+    /// A packet could not be handed over after all: it counts as dropped, and only so.
+    pub fn handoff_failed(&self, reason: DropReason) {
+        self.handed_over.retract();
+        self.drops(reason).add(1);
     }
 
     /// The counter of this reason.

@@ -1,13 +1,320 @@
-//! The data plane, sans-IO.
+//! The data plane, sans-IO: a packet and the time go in, a [`Verdict`] comes out.
+//!
+//! An [`Engine`] is one worker's. It never blocks, never asks the time, and touches nothing outside: the same engine runs
+//! under the TUN, on a capture, in a bench, and in a simulated network. What all workers share is in [`Shared`].
+//!
+//! ```text
+//! established  guard::admit -> cache.find -> tcp.step -> nat::apply
+//! first        ... miss -> listeners.service -> scheduler.pick -> ports.lease -> table.commit -> nat::apply
+//! ICMP error   icmp::quote -> table.find(quote inverted) -> outer and quote rewritten
+//! ```
 
+pub mod conntrack;
 pub mod counters;
+mod guard;
+mod icmp;
+pub mod nat;
+mod open;
 mod random;
 pub mod scheduler;
+mod shared;
+pub mod steering;
 mod time;
 pub mod verdict;
 
+use std::sync::Arc;
+
+pub use shared::{Policy, Shared};
 pub use time::Instant;
+pub use verdict::{DropReason, NoTrace, Route, TraceSink, Verdict};
+
+use crate::wire::{Malformed, Packet, Protocol, TcpFlags};
+use conntrack::tcp::Outcome;
+use conntrack::{Direction, Expiry, Flow, FlowCache, FlowKey, State};
+use counters::WorkerCounters;
+use guard::TokenBucket;
+use nat::ports::Ports;
 
 /// Index of a packet worker, from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WorkerId(pub u16);
+
+/// Flows a worker's cache has room for: beyond, it looks into the shared table.
+const CACHED_FLOWS: usize = 1 << 16;
+
+/// The packet engine of one worker.
+#[derive(Debug)]
+pub struct Engine {
+    worker: WorkerId,
+    shared: Arc<Shared>,
+    policy: Arc<Policy>,
+    cache: FlowCache,
+    expiry: Expiry,
+    ports: Ports,
+    icmp_errors: TokenBucket,
+    outbox: Vec<Vec<u8>>,
+}
+
+impl Engine {
+    /// The engine of this worker of a gateway, starting now.
+    pub fn new(shared: &Arc<Shared>, worker: WorkerId, now: Instant) -> Self {
+        let flows = (shared.table.capacity() as usize).clamp(1, CACHED_FLOWS);
+        Self {
+            worker,
+            policy: shared.policy.load_full(),
+            cache: FlowCache::new(flows, shared.seed ^ 1),
+            expiry: Expiry::new(now),
+            ports: Ports::new(worker, shared.workers),
+            // R10: 10 a second, 10 at once, for both families together.
+            icmp_errors: TokenBucket::new(10, 10),
+            outbox: Vec::new(),
+            shared: Arc::clone(shared),
+        }
+    }
+
+    /// Takes over a newer configuration, if there is one; called between batches. Flows keep the way they have.
+    pub fn adopt(&mut self) {
+        if !std::ptr::eq(&**self.shared.policy.load(), &*self.policy) {
+            self.policy = self.shared.policy.load_full();
+        }
+    }
+
+    /// Decides about a packet, and rewrites it in place if it is to leave. What else is to leave because of it (an
+    /// answer of the gateway) waits in [`Self::outbox`].
+    #[inline]
+    pub fn handle<T: TraceSink>(&mut self, packet: &mut Packet<'_>, now: Instant, trace: &mut T) -> Verdict {
+        let verdict = self.decide(packet, now, trace);
+        self.count(verdict, packet.bytes().len());
+        trace.stage("verdict", || format!("{verdict:?}"));
+        verdict
+    }
+
+    /// Counts a packet that did not pass the door.
+    pub fn malformed(&mut self, malformed: Malformed, len: usize) -> Verdict {
+        let verdict = Verdict::Drop(malformed.into());
+        self.count(verdict, len);
+        verdict
+    }
+
+    /// Packets of the gateway's own that are to be sent, oldest first; empties the box.
+    pub fn outbox(&mut self) -> impl Iterator<Item = Vec<u8>> {
+        self.outbox.drain(..)
+    }
+
+    /// When [`Self::handle_timeout`] wants to be called, if at all.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.expiry.poll()
+    }
+
+    /// Forgets flows whose time is over, a bounded number; call again while it returns true.
+    pub fn handle_timeout(&mut self, now: Instant) -> bool {
+        let mut over = Vec::new();
+        let more = self.expiry.advance(now, &self.policy.snapshot.timeouts, |flow| over.push(Arc::clone(flow)));
+        for flow in over {
+            self.close(&flow);
+        }
+        more
+    }
+
+    /// Ends a flow of this worker at once: nothing of it is remembered.
+    pub fn close(&mut self, flow: &Arc<Flow>) {
+        if !self.shared.table.remove(flow) {
+            return;
+        }
+        let answer = flow.key(Direction::Reply);
+        if flow.leased {
+            self.ports.release(answer.destination, answer.source, answer.protocol);
+        }
+        self.shared.loads.closed(flow.backend);
+        self.counters().service(flow.service).closed.add(1);
+        self.counters().backend(flow.backend).closed.add(1);
+    }
+
+    /// This worker's counters.
+    #[inline]
+    pub fn counters(&self) -> &WorkerCounters {
+        self.shared.counters.worker(self.worker)
+    }
+
+    /// Leased source ports towards each backend.
+    pub fn ports(&self) -> &Ports {
+        &self.ports
+    }
+
+    #[inline]
+    fn decide<T: TraceSink>(&mut self, packet: &mut Packet<'_>, now: Instant, trace: &mut T) -> Verdict {
+        if let Err(reason) = guard::admit(packet) {
+            return Verdict::Drop(reason);
+        }
+        let Some((source, destination)) = packet.endpoints() else {
+            return self.without_ports(packet, now, trace);
+        };
+        let key = FlowKey { source, destination, protocol: packet.protocol() };
+        if let Some((flow, direction)) = self.cache.find(&key) {
+            let step = pass(flow, direction, packet, now, self.shared.counters.worker(self.worker), trace);
+            if let Step::Done(verdict) = step {
+                return verdict;
+            }
+            let flow = Arc::clone(flow);
+            return self.settle(step, &flow, &key, packet, now, trace);
+        }
+        self.miss(&key, packet, now, trace)
+    }
+
+    /// A packet whose flow is not in the cache.
+    fn miss<T: TraceSink>(&mut self, key: &FlowKey, packet: &mut Packet<'_>, now: Instant, trace: &mut T) -> Verdict {
+        let Some((flow, direction)) = self.shared.table.find(key) else {
+            trace.stage("conntrack", || format!("no flow {} -> {}", key.source, key.destination));
+            return self.open(key, packet, now, trace);
+        };
+        if flow.owner != self.worker {
+            return Verdict::Handoff(flow.owner);
+        }
+        self.cache.insert(key, &flow);
+        let step = pass(&flow, direction, packet, now, self.counters(), trace);
+        self.settle(step, &flow, key, packet, now, trace)
+    }
+
+    /// What a packet of a known flow asks for besides being forwarded.
+    fn settle<T: TraceSink>(
+        &mut self,
+        step: Step,
+        flow: &Arc<Flow>,
+        key: &FlowKey,
+        packet: &mut Packet<'_>,
+        now: Instant,
+        trace: &mut T,
+    ) -> Verdict {
+        match step {
+            Step::Done(verdict) => verdict,
+            Step::Moved => {
+                self.expiry.arm(flow, now, &self.policy.snapshot.timeouts);
+                Verdict::Forward
+            }
+            Step::HopsExhausted => self.time_exceeded(packet, now),
+            Step::Reopen => {
+                trace.stage("conntrack", || "a SYN on a connection that is over: it begins anew".into());
+                self.close(flow);
+                self.open(key, packet, now, trace)
+            }
+        }
+    }
+
+    #[inline]
+    fn count(&self, verdict: Verdict, len: usize) {
+        let counters = self.counters();
+        counters.received.count(len);
+        match verdict {
+            Verdict::Forward => counters.forwarded.add(1),
+            Verdict::Reply => counters.replied.add(1),
+            Verdict::Consume => counters.consumed.add(1),
+            Verdict::Handoff(_) => counters.handed_over.add(1),
+            Verdict::Drop(reason) => counters.drops(reason).add(1),
+        }
+    }
+}
+
+/// What becomes of a packet of a known flow.
+#[derive(Clone, Copy)]
+enum Step {
+    Done(Verdict),
+    /// Forwarded, and the flow's state has changed: its timeout is another now.
+    Moved,
+    /// Its TTL has run out here.
+    HopsExhausted,
+    /// The flow is over, and this begins a new one.
+    Reopen,
+}
+
+/// The established path: no lock, no allocation, no clock.
+#[inline]
+fn pass<T: TraceSink>(
+    flow: &Flow,
+    direction: Direction,
+    packet: &mut Packet<'_>,
+    now: Instant,
+    counters: &WorkerCounters,
+    trace: &mut T,
+) -> Step {
+    trace.route(Route { service: Some(flow.service), backend: Some(flow.backend) });
+    trace.stage("conntrack", || format!("flow known, {direction:?}, {}", flow.state().name()));
+    if packet.ttl() <= 1 {
+        return Step::HopsExhausted;
+    }
+    let before = flow.state();
+    let after = match track(flow, before, direction, packet) {
+        Track::Refresh(state) => {
+            flow.touch(now);
+            state
+        }
+        Track::Keep => before,
+        Track::Reopen => return Step::Reopen,
+        Track::Refuse(reason) => return Step::Done(Verdict::Drop(reason)),
+    };
+    let len = packet.bytes().len();
+    flow.traffic[direction as usize].count(len);
+    for shared in [counters.service(flow.service), counters.backend(flow.backend)] {
+        shared.towards(direction).count(len);
+    }
+    nat::apply(packet, flow, direction);
+    trace.stage("rewrite", || describe(packet));
+    if after == before {
+        return Step::Done(Verdict::Forward);
+    }
+    flow.set_state(after);
+    trace.stage("conntrack", || format!("{} -> {}", before.name(), after.name()));
+    Step::Moved
+}
+
+/// What a packet means for the state of its flow.
+enum Track {
+    Refresh(State),
+    /// Forward, but neither believe nor refresh.
+    Keep,
+    Reopen,
+    Refuse(DropReason),
+}
+
+#[inline]
+fn track(flow: &Flow, state: State, direction: Direction, packet: &Packet<'_>) -> Track {
+    let Some(segment) = packet.tcp() else {
+        let answered = state == State::Replied || direction == Direction::Reply;
+        return Track::Refresh(if answered { State::Replied } else { State::Unreplied });
+    };
+    let control = segment.flags.0 & (TcpFlags::SYN.0 | TcpFlags::FIN.0 | TcpFlags::RST.0) != 0;
+    if control && !packet.transport_checksum_ok() {
+        return Track::Refuse(DropReason::BadTransportChecksum);
+    }
+    let mut tracker = flow.tracker();
+    let verdict = match tracker.step(state, direction, &segment) {
+        // R33: a RST that ends nothing does not prolong anything either.
+        Outcome::Accept(after) if after == state && segment.flags.has(TcpFlags::RST) => Track::Keep,
+        Outcome::Accept(after) => Track::Refresh(after),
+        Outcome::Pass => Track::Keep,
+        Outcome::Reopen => return Track::Reopen,
+        Outcome::BadState if !segment.flags.valid() => return Track::Refuse(DropReason::BadTcpFlags),
+        Outcome::BadState => return Track::Refuse(DropReason::TcpState),
+        Outcome::BadWindow => return Track::Refuse(DropReason::TcpWindow),
+    };
+    flow.set_tracker(&tracker);
+    verdict
+}
+
+/// A packet's endpoints as it leaves, for traces.
+fn describe(packet: &Packet<'_>) -> String {
+    packet.endpoints().map_or_else(
+        || format!("{:?}", packet.addresses()),
+        |(source, destination)| format!("{source} -> {destination}, TTL {}", packet.ttl()),
+    )
+}
+
+impl Engine {
+    /// ICMP, fragments, and protocols that no service carries.
+    fn without_ports<T: TraceSink>(&mut self, packet: &mut Packet<'_>, now: Instant, trace: &mut T) -> Verdict {
+        match packet.protocol() {
+            Protocol::ICMP | Protocol::ICMPV6 => self.icmp(packet, now, trace),
+            _ if packet.fragment().is_some() => Verdict::Drop(DropReason::FragmentLimit),
+            _ => Verdict::Drop(DropReason::Protocol),
+        }
+    }
+}

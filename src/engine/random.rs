@@ -9,6 +9,18 @@ pub(in crate::engine) fn below(random: u64, n: u64) -> u64 {
     high
 }
 
+/// As [`below`], for 32 bits.
+#[inline]
+pub(in crate::engine) fn below_u32(random: u64, n: u32) -> u32 {
+    u32::try_from(below(random, n.into())).expect("below a u32")
+}
+
+/// An index of a slice of this length; 0 if it is empty.
+#[inline]
+pub(in crate::engine) fn index(random: u64, length: usize) -> usize {
+    usize::try_from(below(random, length as u64)).expect("below a usize")
+}
+
 /// Another number, independent for our purposes, from one already used: the output function of SplitMix64
 /// (Steele, Lea, Flood 2014).
 #[inline]

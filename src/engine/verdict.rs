@@ -88,6 +88,7 @@ drop_reasons! {
     BadIpChecksum "bad-ip-checksum" "the IPv4 header checksum is wrong"
     BadIpOption "bad-ip-option" "an IPv4 option has an impossible length"
     BadExtensionHeader "bad-extension-header" "the IPv6 extension header chain is cut, too long or unordered"
+    BadOffload "bad-offload" "the offload header contradicts the packet, or is of a kind never asked for"
     BadTransportHeader "bad-transport-header" "the TCP, UDP or ICMP header is cut or its length field is wrong"
     BadTransportChecksum "bad-transport-checksum" "a packet that would open or close a flow has a wrong checksum"
     BadIcmpChecksum "bad-icmp-checksum" "the ICMP checksum is wrong"
@@ -122,4 +123,20 @@ drop_reasons! {
 impl DropReason {
     /// How many there are.
     pub const COUNT: usize = Self::ALL.len();
+}
+
+impl From<crate::wire::Malformed> for DropReason {
+    fn from(malformed: crate::wire::Malformed) -> Self {
+        use crate::wire::Malformed;
+        match malformed {
+            Malformed::Truncated => Self::Truncated,
+            Malformed::IpHeader => Self::BadIpHeader,
+            Malformed::IpChecksum => Self::BadIpChecksum,
+            Malformed::IpOption => Self::BadIpOption,
+            Malformed::ExtensionHeader => Self::BadExtensionHeader,
+            Malformed::Fragment => Self::BadFragment,
+            Malformed::Transport => Self::BadTransportHeader,
+            Malformed::Offload => Self::BadOffload,
+        }
+    }
 }

@@ -1,9 +1,11 @@
 //! The world: every file descriptor, thread, signal and clock. All below is sans-IO and is driven from here.
 
 pub mod log;
+pub mod memory;
 pub mod namespace;
 pub mod netlink;
 pub mod pcap;
+pub mod port;
 pub mod serve;
 pub mod sys;
 pub mod tun;

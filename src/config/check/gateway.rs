@@ -29,13 +29,20 @@ pub(super) fn check(raw: RawGateway, host_name: &str, out: &mut Vec<Diagnostic>)
         interface: raw.interface.value,
         mtu: u16::try_from(raw.mtu.value).expect("within the limits of its key"),
         workers: raw.workers.map_or(Workers::Auto, |n| Workers::Count(u16::try_from(n).expect("within its limits"))),
-        source_addresses: sources.items.iter().map(|source| *source.get_ref()).collect(),
+        source_addresses: v4_first(&sources.items),
         announce_on: raw.announce_on.items.into_iter().map(Spanned::into_inner).collect(),
         routes: raw.routes,
         admin_socket: PathBuf::from(raw.admin_socket.value),
         max_flows: u32::try_from(raw.max_flows.value).expect("within the limits of its key"),
     };
     (gateway, GatewayPlaces { mtu: raw.mtu.span, max_flows: raw.max_flows.span, source_addresses: sources })
+}
+
+/// One slice a family: [`crate::config::Snapshot::sources`].
+fn v4_first(sources: &[Spanned<Address>]) -> Vec<Address> {
+    let mut addresses: Vec<_> = sources.iter().map(|source| *source.get_ref()).collect();
+    addresses.sort_by_key(|address| !address.is_v4());
+    addresses
 }
 
 pub(super) fn timeouts(raw: &RawTimeouts, out: &mut Vec<Diagnostic>) -> Timeouts {

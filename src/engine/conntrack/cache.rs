@@ -1,0 +1,71 @@
+//! A worker's own memory of its flows: found without a lock, and never the truth.
+
+use std::hash::BuildHasher;
+use std::sync::Arc;
+
+use foldhash::fast::FixedState;
+
+use super::flow::{Direction, Flow, FlowKey};
+
+/// Slots that one key may be in: one cache line of them.
+const WAYS: usize = 4;
+
+/// A fixed-size cache of flows by key. It never grows and never allocates; a flow that falls out is found again in the
+/// table. Entries of flows that have left the table are never returned.
+#[derive(Debug)]
+pub struct FlowCache {
+    slots: Box<[Slot]>,
+    hasher: FixedState,
+}
+
+/// The tag spares most misses the look into the flow.
+#[derive(Clone, Debug, Default)]
+struct Slot {
+    tag: u32,
+    flow: Option<Arc<Flow>>,
+}
+
+impl FlowCache {
+    /// A cache for about this many flows (both their keys).
+    pub fn new(flows: usize, seed: u64) -> Self {
+        let slots = (flows * 2).next_power_of_two().max(WAYS);
+        Self { slots: vec![Slot::default(); slots].into(), hasher: FixedState::with_seed(seed) }
+    }
+
+    /// The flow of packets with this key.
+    #[inline]
+    pub fn find(&self, key: &FlowKey) -> Option<(&Arc<Flow>, Direction)> {
+        let (set, tag) = self.place(key);
+        for slot in &self.slots[set..set + WAYS] {
+            if slot.tag == tag
+                && let Some(flow) = &slot.flow
+                && let Some(direction) = flow.direction(key)
+                && flow.is_alive()
+            {
+                return Some((flow, direction));
+            }
+        }
+        None
+    }
+
+    /// Remembers the flow under one of its keys, in place of a dead entry, an empty one, or the oldest of the set.
+    pub fn insert(&mut self, key: &FlowKey, flow: &Arc<Flow>) {
+        let (set, tag) = self.place(key);
+        let ways = &mut self.slots[set..set + WAYS];
+        let free = ways.iter().position(|slot| slot.flow.as_ref().is_none_or(|flow| !flow.is_alive()));
+        // Entries move towards the end of their set as newer ones come in.
+        let victim = free.unwrap_or(WAYS - 1);
+        ways[..=victim].rotate_right(1);
+        ways[0] = Slot { tag, flow: Some(Arc::clone(flow)) };
+    }
+
+    #[inline]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the hash is split: high half for the tag, low bits for the set"
+    )]
+    fn place(&self, key: &FlowKey) -> (usize, u32) {
+        let hash = self.hasher.hash_one(key);
+        (hash as usize & (self.slots.len() - 1) & !(WAYS - 1), (hash >> 32) as u32)
+    }
+}

@@ -1,0 +1,305 @@
+//! A flow: its two keys, where it goes, and the little of it that changes with every packet.
+
+use std::hash::{Hash, Hasher};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed};
+use std::time::Duration;
+
+use super::tcp::{Tracker, TrackerCell};
+use crate::config::{BackendId, ServiceId, Timeouts};
+use crate::engine::counters::Traffic;
+use crate::engine::nat::Rewrite;
+use crate::engine::{Instant, WorkerId};
+use crate::wire::{Endpoint, Protocol};
+
+/// Identifies the packets of one flow in one direction. ICMP queries have their identifier where the port is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowKey {
+    /// Where the packet comes from.
+    pub source: Endpoint,
+    /// Where it goes.
+    pub destination: Endpoint,
+    /// TCP or UDP.
+    pub protocol: Protocol,
+}
+
+impl FlowKey {
+    /// The key of an answer to a packet with this key.
+    #[inline]
+    pub const fn invert(&self) -> Self {
+        Self { source: self.destination, destination: self.source, protocol: self.protocol }
+    }
+}
+
+impl Hash for FlowKey {
+    /// Few wide writes instead of one for each field: this runs for every packet.
+    #[inline]
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u128(u128::from_ne_bytes(*self.source.address.octets()));
+        state.write_u128(u128::from_ne_bytes(*self.destination.address.octets()));
+        let ports = u64::from(self.source.port) << 16 | u64::from(self.destination.port);
+        state.write_u64(ports << 8 | u64::from(self.protocol.0));
+    }
+}
+
+/// Which way a packet of a flow goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// From the client.
+    Original,
+    /// From the backend.
+    Reply,
+}
+
+impl Direction {
+    /// The other one.
+    #[inline]
+    pub const fn other(self) -> Self {
+        match self {
+            Self::Original => Self::Reply,
+            Self::Reply => Self::Original,
+        }
+    }
+}
+
+/// State of a flow: for TCP that of RFC 9293 as a middlebox sees it (nf_conntrack's names).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum State {
+    /// The client has sent a SYN.
+    SynSent,
+    /// Both have sent a SYN: simultaneous open.
+    SynSent2,
+    /// The backend has answered SYN-ACK.
+    SynReceived,
+    /// Open.
+    Established,
+    /// One side has sent a FIN.
+    FinWait,
+    /// That FIN is acknowledged: half-closed.
+    CloseWait,
+    /// Both sides have sent a FIN.
+    LastAck,
+    /// Both FINs are acknowledged.
+    TimeWait,
+    /// Reset.
+    Close,
+    /// UDP, no answer yet.
+    Unreplied,
+    /// UDP with an answer.
+    Replied,
+}
+
+/// How much a flow is worth when the table is full: the order is that of eviction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Lifecycle {
+    /// Half-open: the far side has not answered, or the handshake is not done.
+    HalfOpen,
+    /// Over, kept for late packets.
+    Closing,
+    /// In use: never evicted.
+    Established,
+}
+
+impl State {
+    const ALL: [Self; 11] = [
+        Self::SynSent,
+        Self::SynSent2,
+        Self::SynReceived,
+        Self::Established,
+        Self::FinWait,
+        Self::CloseWait,
+        Self::LastAck,
+        Self::TimeWait,
+        Self::Close,
+        Self::Unreplied,
+        Self::Replied,
+    ];
+
+    /// The name in listings and JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::SynSent => "syn-sent",
+            Self::SynSent2 => "syn-sent2",
+            Self::SynReceived => "syn-received",
+            Self::Established => "established",
+            Self::FinWait => "fin-wait",
+            Self::CloseWait => "close-wait",
+            Self::LastAck => "last-ack",
+            Self::TimeWait => "time-wait",
+            Self::Close => "close",
+            Self::Unreplied => "unreplied",
+            Self::Replied => "replied",
+        }
+    }
+
+    /// Its place in the order of eviction. A half-closed connection may still carry a long answer: it is in use (R50).
+    pub const fn lifecycle(self) -> Lifecycle {
+        match self {
+            Self::SynSent | Self::SynSent2 | Self::SynReceived | Self::Unreplied => Lifecycle::HalfOpen,
+            Self::LastAck | Self::TimeWait | Self::Close => Lifecycle::Closing,
+            Self::Established | Self::FinWait | Self::CloseWait | Self::Replied => Lifecycle::Established,
+        }
+    }
+
+    /// How long a flow in this state is remembered without a packet.
+    pub const fn timeout(self, timeouts: &Timeouts) -> Duration {
+        match self {
+            Self::SynSent | Self::SynSent2 => timeouts.tcp_syn_sent,
+            Self::SynReceived => timeouts.tcp_syn_received,
+            Self::Established => timeouts.tcp_established,
+            Self::FinWait | Self::CloseWait | Self::LastAck => timeouts.tcp_closing,
+            Self::TimeWait => timeouts.tcp_time_wait,
+            Self::Close => timeouts.tcp_close,
+            Self::Unreplied => timeouts.udp_unreplied,
+            Self::Replied => timeouts.udp,
+        }
+    }
+}
+
+/// One flow. Its keys and its way never change; what changes is written by its owner alone, without a lock.
+#[derive(Debug)]
+pub struct Flow {
+    original: FlowKey,
+    reply: FlowKey,
+    rewrites: [Rewrite; 2],
+    /// The service it came for.
+    pub service: ServiceId,
+    /// The backend it goes to.
+    pub backend: BackendId,
+    /// The worker that handles its packets.
+    pub owner: WorkerId,
+    /// Whether its source port is leased (full NAT), and has to be given back.
+    pub leased: bool,
+    /// When its first packet came.
+    pub opened: Instant,
+    /// Packets and bytes from the client, and from the backend.
+    pub traffic: [Traffic; 2],
+    state: AtomicU8,
+    alive: AtomicBool,
+    last_seen: AtomicU32,
+    armed: AtomicU32,
+    tracker: TrackerCell,
+}
+
+/// What the slow path plans for a new flow.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::engine) struct Plan {
+    pub original: FlowKey,
+    pub reply: FlowKey,
+    pub rewrites: [Rewrite; 2],
+    pub service: ServiceId,
+    pub backend: BackendId,
+    pub owner: WorkerId,
+    pub leased: bool,
+}
+
+impl Flow {
+    /// A flow whose first packet arrives now.
+    pub(in crate::engine) fn new(plan: &Plan, now: Instant) -> Self {
+        let state = if plan.original.protocol == Protocol::TCP { State::SynSent } else { State::Unreplied };
+        Self {
+            original: plan.original,
+            reply: plan.reply,
+            rewrites: plan.rewrites,
+            service: plan.service,
+            backend: plan.backend,
+            owner: plan.owner,
+            leased: plan.leased,
+            opened: now,
+            traffic: Default::default(),
+            state: AtomicU8::new(state as u8),
+            alive: AtomicBool::new(true),
+            last_seen: AtomicU32::new(millis(now)),
+            armed: AtomicU32::new(0),
+            tracker: TrackerCell::default(),
+        }
+    }
+
+    /// Key of the packets of one direction.
+    #[inline]
+    pub const fn key(&self, direction: Direction) -> &FlowKey {
+        match direction {
+            Direction::Original => &self.original,
+            Direction::Reply => &self.reply,
+        }
+    }
+
+    /// What is done to the packets of one direction.
+    #[inline]
+    pub const fn rewrite(&self, direction: Direction) -> &Rewrite {
+        &self.rewrites[direction as usize]
+    }
+
+    /// The direction of a packet with this key, if it is of this flow.
+    #[inline]
+    pub fn direction(&self, key: &FlowKey) -> Option<Direction> {
+        if self.original == *key {
+            Some(Direction::Original)
+        } else if self.reply == *key {
+            Some(Direction::Reply)
+        } else {
+            None
+        }
+    }
+
+    /// The state now.
+    #[inline]
+    pub fn state(&self) -> State {
+        State::ALL[usize::from(self.state.load(Relaxed))]
+    }
+
+    #[inline]
+    pub(in crate::engine) fn set_state(&self, state: State) {
+        self.state.store(state as u8, Relaxed);
+    }
+
+    /// The TCP tracker's memory, a copy.
+    #[inline]
+    pub(in crate::engine) fn tracker(&self) -> Tracker {
+        self.tracker.load()
+    }
+
+    #[inline]
+    pub(in crate::engine) fn set_tracker(&self, tracker: &Tracker) {
+        self.tracker.store(tracker);
+    }
+
+    /// False once it has left the table: caches and wheels that still point to it let go.
+    #[inline]
+    pub fn is_alive(&self) -> bool {
+        self.alive.load(Relaxed)
+    }
+
+    /// Marks it as gone; true for the one caller that did.
+    pub(super) fn bury(&self) -> bool {
+        self.alive.swap(false, Relaxed)
+    }
+
+    /// A packet has refreshed it.
+    #[inline]
+    pub(in crate::engine) fn touch(&self, now: Instant) {
+        self.last_seen.store(millis(now), Relaxed);
+    }
+
+    /// Time since the last packet that refreshed it; exact up to 49 days.
+    pub fn idle(&self, now: Instant) -> Duration {
+        Duration::from_millis(u64::from(millis(now).wrapping_sub(self.last_seen.load(Relaxed))))
+    }
+
+    /// When it will be forgotten, if nothing comes.
+    pub fn deadline(&self, now: Instant, timeouts: &Timeouts) -> Instant {
+        let timeout = self.state().timeout(timeouts);
+        now + timeout.saturating_sub(self.idle(now))
+    }
+
+    /// Tick for which the wheel holds its valid entry; others are stale.
+    pub(super) fn armed(&self) -> &AtomicU32 {
+        &self.armed
+    }
+}
+
+/// Milliseconds, wrapping every 49 days: four bytes are enough for idle times.
+#[expect(clippy::cast_possible_truncation, reason = "wraps on purpose; only differences are used")]
+const fn millis(now: Instant) -> u32 {
+    (now.as_micros() / 1000) as u32
+}

@@ -1,0 +1,14 @@
+//! Connection tracking: what a flow is, where it is kept, how its TCP state moves, when it is forgotten.
+
+mod cache;
+mod expiry;
+mod flow;
+mod table;
+pub mod tcp;
+mod window;
+
+pub use cache::FlowCache;
+pub use expiry::Expiry;
+pub(super) use flow::Plan;
+pub use flow::{Direction, Flow, FlowKey, Lifecycle, State};
+pub use table::{Refused, Table};

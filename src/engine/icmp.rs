@@ -1,0 +1,123 @@
+//! ICMP through and from the gateway: errors about translated flows, echo, and answers of our own.
+
+use super::conntrack::{Direction, FlowKey};
+use super::verdict::{DropReason, Route, TraceSink, Verdict};
+use super::{Engine, Instant};
+use crate::wire::build::{self, Tcp};
+use crate::wire::icmp::{self, Error, Kind, Quote};
+use crate::wire::{Packet, TcpFlags};
+
+impl Engine {
+    /// A packet that carries ICMP.
+    pub(super) fn icmp<T: TraceSink>(&mut self, packet: &mut Packet<'_>, _now: Instant, trace: &mut T) -> Verdict {
+        let Some(kind) = icmp::kind(packet) else { return Verdict::Drop(DropReason::FragmentLimit) };
+        if !packet.transport_checksum_ok() {
+            return Verdict::Drop(DropReason::BadIcmpChecksum); // R61
+        }
+        let (source, destination) = packet.addresses();
+        if !source.is_host() || !destination.is_host() {
+            return Verdict::Drop(DropReason::Martian);
+        }
+        match kind {
+            Kind::EchoRequest => self.echo(packet),
+            Kind::EchoReply => Verdict::Drop(DropReason::NoFlow),
+            Kind::Error => self.error(packet, trace),
+            Kind::Other => Verdict::Drop(DropReason::IcmpType), // R71
+        }
+    }
+
+    /// R69: an own address answers, whatever the state of its backends; a gateway that is reached need not look at the
+    /// TTL (R8).
+    fn echo(&mut self, packet: &Packet<'_>) -> Verdict {
+        let (source, destination) = packet.addresses();
+        let snapshot = &self.policy.snapshot;
+        if !snapshot.is_own(destination) {
+            return Verdict::Drop(DropReason::NoService);
+        }
+        if snapshot.is_own(source) {
+            return Verdict::Drop(DropReason::SpoofedSource);
+        }
+        if packet.fragment().is_some() {
+            return Verdict::Drop(DropReason::FragmentLimit);
+        }
+        self.answer(icmp::echo_reply(packet))
+    }
+
+    /// An error about a packet of a flow goes to the end that sent that packet, with the quote as that end sent it.
+    fn error<T: TraceSink>(&mut self, packet: &mut Packet<'_>, trace: &mut T) -> Verdict {
+        let Ok(quote) = icmp::quote(packet) else { return Verdict::Drop(DropReason::IcmpQuote) };
+        let sent = FlowKey { source: quote.source, destination: quote.destination, protocol: quote.header.protocol };
+        // The quoted packet had left us: its answer's key is the one we know it by.
+        let Some((flow, direction)) = self.shared.table.find(&sent.invert()) else {
+            return Verdict::Drop(DropReason::IcmpNoFlow); // R66
+        };
+        trace.route(Route { service: Some(flow.service), backend: Some(flow.backend) });
+        trace.stage("icmp", || format!("quotes {} -> {}, a packet of a flow", sent.source, sent.destination));
+        if packet.ttl() <= 1 {
+            return Verdict::Drop(DropReason::TtlExceeded); // R9: no error about an error
+        }
+        let as_sent = flow.key(direction.other());
+        let (outer_source, _) = packet.addresses();
+        let outer = match direction {
+            // R59: whoever reports it from outside stays visible to the backend.
+            Direction::Original => (outer_source, as_sent.source.address),
+            // R60: what is behind us does not show.
+            Direction::Reply => (as_sent.destination.address, as_sent.source.address),
+        };
+        translate(packet, &quote, outer, as_sent);
+        trace.stage("rewrite", || super::describe(packet));
+        Verdict::Forward
+    }
+
+    /// R7: the TTL ran out here.
+    pub(super) fn time_exceeded(&mut self, packet: &Packet<'_>, now: Instant) -> Verdict {
+        self.send_error(packet, Error::TimeExceeded, DropReason::TtlExceeded, now)
+    }
+
+    /// Nobody listens on this UDP port.
+    pub(super) fn port_unreachable(&mut self, packet: &Packet<'_>, now: Instant) -> Verdict {
+        self.send_error(packet, Error::PortUnreachable, DropReason::NoService, now)
+    }
+
+    /// Sends an error from the address the packet was for, if one may be sent; drops the packet if not.
+    fn send_error(&mut self, packet: &Packet<'_>, error: Error, reason: DropReason, now: Instant) -> Verdict {
+        let (_, destination) = packet.addresses();
+        let Some(answer) = icmp::error(packet, error, destination) else { return Verdict::Drop(reason) };
+        if !self.icmp_errors.take(now) {
+            return Verdict::Drop(reason); // R10
+        }
+        self.answer(answer)
+    }
+
+    /// RFC 9293 3.10.7.1: the RST of a host that knows no such connection (R53). A RST gets none.
+    pub(super) fn reset(&mut self, packet: &Packet<'_>, reason: DropReason) -> Verdict {
+        let (Some(segment), Some((source, destination))) = (packet.tcp(), packet.endpoints()) else {
+            return Verdict::Drop(reason);
+        };
+        if segment.flags.has(TcpFlags::RST) || !segment.flags.valid() || !packet.transport_checksum_ok() {
+            return Verdict::Drop(reason);
+        }
+        let answer = if segment.flags.has(TcpFlags::ACK) {
+            Tcp { seq: segment.ack, flags: TcpFlags::RST, ..Tcp::default() }
+        } else {
+            let ack = segment.seq.wrapping_add(segment.seq_len());
+            Tcp { ack, flags: TcpFlags(TcpFlags::RST.0 | TcpFlags::ACK.0), ..Tcp::default() }
+        };
+        let answer = build::tcp(destination, source, &answer);
+        self.answer(answer)
+    }
+
+    fn answer(&mut self, packet: Vec<u8>) -> Verdict {
+        self.outbox.push(packet);
+        Verdict::Reply
+    }
+}
+
+fn translate(
+    packet: &mut Packet<'_>,
+    quote: &Quote,
+    outer: (crate::wire::Address, crate::wire::Address),
+    to: &FlowKey,
+) {
+    icmp::translate_error(packet, quote, outer, (to.source, to.destination));
+}

@@ -1,0 +1,189 @@
+//! The slow path: a packet of no known flow, and what is planned for the flow that it opens.
+
+use std::hash::BuildHasher;
+use std::sync::Arc;
+
+use foldhash::fast::FixedState;
+
+use super::conntrack::tcp::Tracker;
+use super::conntrack::{Direction, Flow, FlowKey, Plan, Refused};
+use super::nat::{self, Rewrite};
+use super::scheduler::Request;
+use super::verdict::{DropReason, Route, TraceSink, Verdict};
+use super::{Engine, Instant, guard, steering};
+use crate::config::{BackendId, Mode, ServiceId};
+use crate::wire::{Endpoint, Packet, Protocol, TcpFlags};
+
+impl Engine {
+    /// Opens a flow for the packet, if it may have one.
+    pub(super) fn open<T: TraceSink>(
+        &mut self,
+        key: &FlowKey,
+        packet: &mut Packet<'_>,
+        now: Instant,
+        trace: &mut T,
+    ) -> Verdict {
+        let snapshot = &self.policy.snapshot;
+        if let Err(reason) = guard::admit_new(key.source, key.destination, snapshot) {
+            return Verdict::Drop(reason);
+        }
+        let Some(service) = snapshot.listeners.service(key.destination, key.protocol) else {
+            return self.unserved(key, packet, now);
+        };
+        trace.route(Route { service: Some(service), backend: None });
+        trace.stage("service", || snapshot.service(service).name.clone());
+        if packet.ttl() <= 1 {
+            return self.time_exceeded(packet, now);
+        }
+        let owner = steering::owner(key.source, self.shared.workers);
+        if owner != self.worker {
+            return Verdict::Handoff(owner);
+        }
+        if let Err(verdict) = self.may_open(packet) {
+            return verdict;
+        }
+        match self.plan(service, key, packet, now, trace) {
+            Ok(flow) => self.launch(&flow, packet, now, trace),
+            Err(reason) => {
+                self.counters().service(service).refused.add(1);
+                Verdict::Drop(reason)
+            }
+        }
+    }
+
+    /// Whether this packet is one that begins a flow: a sound SYN, or any sound datagram.
+    fn may_open(&mut self, packet: &Packet<'_>) -> Result<(), Verdict> {
+        if let Some(segment) = packet.tcp() {
+            if !segment.flags.valid() {
+                return Err(Verdict::Drop(DropReason::BadTcpFlags));
+            }
+            if !segment.flags.has(TcpFlags::SYN) || segment.flags.has(TcpFlags::ACK) {
+                return Err(self.reset(packet, DropReason::NoFlow));
+            }
+        }
+        if packet.transport_checksum_ok() { Ok(()) } else { Err(Verdict::Drop(DropReason::BadTransportChecksum)) }
+    }
+
+    /// Chooses a backend and, for full NAT, a source; enters the flow into the table.
+    fn plan<T: TraceSink>(
+        &mut self,
+        service: ServiceId,
+        key: &FlowKey,
+        packet: &Packet<'_>,
+        now: Instant,
+        trace: &mut T,
+    ) -> Result<Arc<Flow>, DropReason> {
+        self.make_room(now)?;
+        // One hash of the flow and the seed is all the chance there is: the same flow meets the same luck on both
+        // gateways of a pair, and in a replay.
+        let random = FixedState::with_seed(self.shared.seed).hash_one(key);
+        let request = Request {
+            client: key.source,
+            listen: key.destination,
+            protocol: key.protocol,
+            random,
+            loads: &self.shared.loads,
+        };
+        let policy = Arc::clone(&self.policy);
+        let backend = policy.scheduler(service, packet.family()).pick(&request).ok_or(DropReason::NoBackend)?;
+        let target = policy.snapshot.backend(backend).endpoint(key.destination.port);
+        trace.route(Route { service: Some(service), backend: Some(backend) });
+        trace.stage("schedule", || format!("{} at {target}", policy.snapshot.backend(backend).name));
+
+        let Mode::Nat { source_nat } = policy.snapshot.service(service).mode;
+        let source = if source_nat { self.lease(target, key, random)? } else { key.source };
+        trace.stage("ports", || format!("towards the backend as {source}"));
+        self.enter(service, backend, key, (source, target), source_nat, now).inspect_err(|_| {
+            if source_nat {
+                self.ports.release(source, target, key.protocol);
+            }
+        })
+    }
+
+    fn lease(&mut self, target: Endpoint, key: &FlowKey, random: u64) -> Result<Endpoint, DropReason> {
+        let sources = self.policy.snapshot.sources(target.address.is_v4());
+        let lease = self.ports.lease(sources, target, key.protocol, key.source.port, random);
+        lease.map_err(|_| DropReason::PortsExhausted)
+    }
+
+    /// Enters the flow under both keys.
+    fn enter(
+        &mut self,
+        service: ServiceId,
+        backend: BackendId,
+        key: &FlowKey,
+        way: (Endpoint, Endpoint),
+        leased: bool,
+        now: Instant,
+    ) -> Result<Arc<Flow>, DropReason> {
+        let outgoing = FlowKey { source: way.0, destination: way.1, protocol: key.protocol };
+        let plan = Plan {
+            original: *key,
+            reply: outgoing.invert(),
+            rewrites: [Rewrite::nat(key, &outgoing), Rewrite::nat(&outgoing.invert(), &key.invert())],
+            service,
+            backend,
+            owner: self.worker,
+            leased,
+        };
+        let flow = Arc::new(Flow::new(&plan, now));
+        match self.shared.table.commit(&flow) {
+            Ok(()) => Ok(flow),
+            // One client belongs to one worker, so its first packets cannot race here; the table allows for it.
+            Err(Refused::Exists(_) | Refused::Conflict) => Err(DropReason::FlowConflict),
+        }
+    }
+
+    /// At capacity, a half-open or ended flow of this worker makes way (R39).
+    fn make_room(&mut self, now: Instant) -> Result<(), DropReason> {
+        if !self.shared.table.is_full() {
+            return Ok(());
+        }
+        let victim = self.expiry.victim(now, &self.policy.snapshot.timeouts).ok_or(DropReason::FlowTableFull)?;
+        self.close(&victim);
+        self.counters().evicted.add(1);
+        Ok(())
+    }
+
+    /// Sends the first packet of a new flow on its way.
+    fn launch<T: TraceSink>(
+        &mut self,
+        flow: &Arc<Flow>,
+        packet: &mut Packet<'_>,
+        now: Instant,
+        trace: &mut T,
+    ) -> Verdict {
+        if let Some(syn) = packet.tcp() {
+            flow.set_tracker(&Tracker::open(&syn));
+        }
+        for direction in [Direction::Original, Direction::Reply] {
+            self.cache.insert(flow.key(direction), flow);
+        }
+        self.expiry.arm(flow, now, &self.policy.snapshot.timeouts);
+        self.shared.loads.opened(flow.backend);
+        let len = packet.bytes().len();
+        flow.traffic[Direction::Original as usize].count(len);
+        for counters in [self.counters().service(flow.service), self.counters().backend(flow.backend)] {
+            counters.opened.add(1);
+            counters.inbound.count(len);
+        }
+        nat::apply(packet, flow, Direction::Original);
+        trace.stage("rewrite", || super::describe(packet));
+        Verdict::Forward
+    }
+
+    /// A packet for an address where nobody listens, or for none of ours: an own address answers as a host would
+    /// (RFC 9293 3.10.7.1, RFC 1122 4.1.3.1), so that clients fail at once and traceroute ends.
+    fn unserved(&mut self, key: &FlowKey, packet: &Packet<'_>, now: Instant) -> Verdict {
+        let snapshot = &self.policy.snapshot;
+        if !snapshot.is_own(key.destination.address) {
+            return Verdict::Drop(DropReason::NoService);
+        }
+        let is_vip = snapshot.listeners.is_vip(key.destination.address);
+        match key.protocol {
+            Protocol::TCP => self.reset(packet, if is_vip { DropReason::NoService } else { DropReason::NoFlow }),
+            _ if is_vip => self.port_unreachable(packet, now),
+            _ => Verdict::Drop(DropReason::NoFlow),
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! What all workers of a gateway share.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use super::conntrack::Table;
+use super::counters::Counters;
+use super::scheduler::{self, Candidate, Loads, Scheduler};
+use crate::config::{Service, ServiceId, Snapshot};
+use crate::wire::Family;
+
+/// The flow table, the counters and the configuration in force. One for a gateway, behind an [`Arc`].
+#[derive(Debug)]
+pub struct Shared {
+    /// All flows.
+    pub table: Table,
+    /// All counters.
+    pub counters: Counters,
+    /// Live flows of each backend.
+    pub loads: Loads,
+    /// What new flows are decided by.
+    pub policy: ArcSwap<Policy>,
+    /// Makes hashes unpredictable; a capture replayed with the same seed comes out the same.
+    pub seed: u64,
+    /// Number of workers.
+    pub workers: u16,
+}
+
+impl Shared {
+    /// An empty gateway.
+    pub fn new(snapshot: Snapshot, workers: u16, seed: u64) -> Arc<Self> {
+        let (services, backends) = (snapshot.services.len(), snapshot.backends.len());
+        Arc::new(Self {
+            table: Table::new(snapshot.gateway.max_flows, seed),
+            counters: Counters::new(usize::from(workers), services, backends),
+            loads: Loads::new(backends),
+            policy: ArcSwap::from_pointee(Policy::new(snapshot)),
+            seed,
+            workers,
+        })
+    }
+}
+
+/// A snapshot with its schedulers, built once, away from the workers.
+#[derive(Debug)]
+pub struct Policy {
+    /// The configuration.
+    pub snapshot: Arc<Snapshot>,
+    schedulers: Vec<[Box<dyn Scheduler>; 2]>,
+}
+
+impl Policy {
+    /// Builds the schedulers of a snapshot. A service that listens in both families has one for each: a flow never
+    /// changes its family.
+    pub fn new(snapshot: Snapshot) -> Self {
+        let of_family = |id: ServiceId, v4: bool| {
+            let backends = snapshot.backends_of(id).filter(|(_, backend)| backend.address.is_v4() == v4);
+            let (backup, main): (Vec<_>, Vec<_>) = backends.partition(|(_, backend)| backend.backup);
+            let takes = |group: &[(_, &crate::config::Backend)]| group.iter().any(|(_, b)| b.weight > 0);
+            let group = if takes(&main) { main } else { backup };
+            let candidates: Vec<_> = group.into_iter().map(|(id, backend)| Candidate::new(id, backend)).collect();
+            scheduler::build(snapshot.service(id).balance, &candidates)
+        };
+        let ids = (0..snapshot.services.len()).map(|n| ServiceId(u16::try_from(n).expect("checked by config")));
+        let schedulers = ids.map(|id| [of_family(id, true), of_family(id, false)]).collect();
+        Self { schedulers, snapshot: Arc::new(snapshot) }
+    }
+
+    /// The same configuration, but no backend takes new flows: for a gateway that is about to stop.
+    #[must_use]
+    pub fn closed(&self) -> Self {
+        let nobody = |service: &Service| std::array::from_fn(|_| scheduler::build(service.balance, &[]));
+        let schedulers = self.snapshot.services.iter().map(nobody).collect();
+        Self { schedulers, snapshot: Arc::clone(&self.snapshot) }
+    }
+
+    /// The scheduler for flows of this family.
+    pub fn scheduler(&self, service: ServiceId, family: Family) -> &dyn Scheduler {
+        let [v4, v6] = &self.schedulers[usize::from(service.0)];
+        match family {
+            Family::V4 => &**v4,
+            Family::V6 => &**v6,
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! Where packets come from and go to: one small trait, and the memory that a batch of them lies in.
+
+use std::io;
+
+use crate::engine::Instant;
+use crate::wire::{Malformed, OFFLOAD_LEN, Offload, Packet};
+
+/// Most packets of a batch: a bound on how old the time is that they are handled with.
+const MAX_PACKETS: usize = 64;
+/// Most bytes of a batch, so that it stays in the second-level cache.
+const MAX_BYTES: usize = 256 << 10;
+/// What a read must offer, or the kernel cuts the packet short without notice: header and the longest packet, IPv6's.
+const MAX_FRAME: usize = OFFLOAD_LEN + 40 + 0xffff;
+
+/// A source and sink of IP packets behind their offload header: the TUN, a capture, memory.
+pub trait PacketPort {
+    /// Takes in what is there, up to a batch, without waiting; the time to handle it with.
+    ///
+    /// # Errors
+    /// The port is gone or broken. That nothing is there is no error: the batch stays empty.
+    fn receive(&mut self, batch: &mut Batch) -> io::Result<Instant>;
+
+    /// Sends one packet, offload header in front.
+    ///
+    /// # Errors
+    /// This packet could not be sent; the port may be used further.
+    fn send(&mut self, frame: &mut [u8]) -> io::Result<()>;
+}
+
+/// Received packets, one behind the other in one arena.
+#[derive(Debug)]
+pub struct Batch {
+    arena: Box<[u8]>,
+    frames: Vec<(usize, usize)>,
+    end: usize,
+}
+
+impl Default for Batch {
+    fn default() -> Self {
+        let arena = vec![0; MAX_BYTES + MAX_FRAME].into();
+        Self { arena, frames: Vec::with_capacity(MAX_PACKETS), end: 0 }
+    }
+}
+
+impl Batch {
+    /// Forgets all packets.
+    pub fn clear(&mut self) {
+        self.frames.clear();
+        self.end = 0;
+    }
+
+    /// Number of packets.
+    pub fn len(&self) -> usize {
+        self.frames.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+
+    /// Whether no more packet may be added.
+    pub fn is_full(&self) -> bool {
+        self.frames.len() == MAX_PACKETS || self.end >= MAX_BYTES
+    }
+
+    /// Adds the packet that `read` puts into the buffer it is given; it says how many bytes that were, offload header
+    /// included.
+    #[inline]
+    pub fn push(&mut self, read: impl FnOnce(&mut [u8]) -> io::Result<usize>) -> io::Result<()> {
+        let len = read(&mut self.arena[self.end..self.end + MAX_FRAME])?;
+        self.frames.push((self.end, len));
+        self.end += len.next_multiple_of(64); // the next packet begins on a cache line of its own
+        Ok(())
+    }
+
+    /// The nth packet.
+    #[inline]
+    pub fn frame(&mut self, n: usize) -> Frame<'_> {
+        let (start, len) = self.frames[n];
+        Frame(&mut self.arena[start..start + len])
+    }
+}
+
+/// A packet behind its offload header, as it came.
+#[derive(Debug)]
+pub struct Frame<'a>(&'a mut [u8]);
+
+impl<'a> Frame<'a> {
+    /// From bytes of which the first ten are the offload header.
+    pub fn new(bytes: &'a mut [u8]) -> Self {
+        Self(bytes)
+    }
+
+    /// Parses it.
+    ///
+    /// # Errors
+    /// What is wrong with it; a header of fewer than ten bytes, or of an unknown kind, is [`Malformed::Offload`].
+    #[inline]
+    pub fn packet(&mut self) -> Result<Packet<'_>, Malformed> {
+        let (header, bytes) = self.0.split_first_chunk_mut::<OFFLOAD_LEN>().ok_or(Malformed::Offload)?;
+        let offload = Offload::parse(header).map_err(|_| Malformed::Offload)?;
+        Packet::parse(bytes, offload)
+    }
+
+    /// Bytes of the packet, without the offload header.
+    pub fn len(&self) -> usize {
+        self.0.len().saturating_sub(OFFLOAD_LEN)
+    }
+
+    /// Whether there is no packet behind the header.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The packet as it is to leave: of this length, with this header.
+    #[inline]
+    pub fn seal(&mut self, len: usize, offload: &Offload) -> &mut [u8] {
+        let header = self.0.first_chunk_mut().expect("it was parsed, so its header is there");
+        offload.write(header);
+        &mut self.0[..OFFLOAD_LEN + len]
+    }
+}
