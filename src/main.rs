@@ -1,3 +1,5 @@
-//! The tungate binary: hands the arguments to the library.
+//! The tungate binary: hands over to the library.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    tungate::cli::main()
+}

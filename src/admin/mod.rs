@@ -85,7 +85,7 @@ pub enum Response {
     /// To [`Request::ShowConfig`].
     Config(ConfigRow),
     /// To [`Request::Explain`].
-    Explained(Explanation),
+    Explained(Box<Explanation>),
     /// Nothing of this name exists: a sentence that says what does.
     NotFound(String),
     /// The daemon will not, or does not understand: a sentence that says why.

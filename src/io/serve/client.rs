@@ -41,7 +41,9 @@ impl fmt::Display for AskError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotReachable { path, error } => {
-                write!(f, "no tungate answers on {}: {error}", path.display())
+                let system = error.to_string();
+                let why = system.split(" (os error").next().unwrap_or(&system);
+                write!(f, "no tungate answers on {}: {why}", path.display())
             }
             Self::Refused(why) => f.write_str(why),
             Self::Unintelligible(what) => write!(f, "the daemon's answer cannot be read: {what}"),

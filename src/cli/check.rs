@@ -1,0 +1,58 @@
+//! `check`: is this configuration one that `run` would take?
+
+use std::fs;
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::exit::{Exit, Failure};
+use super::output;
+use crate::config::{self, Snapshot};
+use crate::io::sys;
+
+/// Check a configuration file, with the code that `run` uses
+///
+/// All errors are reported at once, each with its place and what to do about it. Exits with 0 if the
+/// file can be used, with 1 if not.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  tungate check tungate.toml && echo fine")]
+pub(super) struct Check {
+    /// The configuration file
+    file: PathBuf,
+}
+
+impl Check {
+    pub(super) fn run(&self, out: &mut dyn Write) -> Result<Exit, Failure> {
+        let (snapshot, _) = load(&self.file)?;
+        let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+        writeln!(
+            out,
+            "{}: valid, {} with {}",
+            self.file.display(),
+            count(snapshot.services.len(), "service"),
+            count(snapshot.backends.len(), "backend")
+        )?;
+        Ok(Exit::Yes)
+    }
+}
+
+/// Reads a configuration, tells what is doubtful in it on stderr; the text beside it.
+pub(super) fn load(path: &Path) -> Result<(Snapshot, String), Failure> {
+    let text = fs::read_to_string(path).map_err(|error| {
+        let failure = Failure::file(path, &error);
+        if error.kind() != ErrorKind::NotFound {
+            return failure;
+        }
+        failure.help("`tungate config example > tungate.toml` writes a configuration to start from")
+    })?;
+    let name = path.display().to_string();
+    let snapshot =
+        config::load(&text, &name, 0, &sys::host_name()).map_err(|report| Failure::Config(Box::new(report)))?;
+    if !snapshot.warnings.is_empty() {
+        let warnings = snapshot.warnings.render(output::colour_on_stderr());
+        // There is nowhere to say that stderr is gone.
+        let _ = writeln!(std::io::stderr(), "{warnings}");
+    }
+    Ok((snapshot, text))
+}

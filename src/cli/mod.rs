@@ -1,0 +1,94 @@
+//! What people type. One binary, verb first; each verb is a function that writes into any `Write`.
+
+mod check;
+mod exit;
+mod generate;
+mod output;
+mod show;
+
+use std::io::{BufWriter, Write};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use exit::{Exit, Failure};
+
+/// tungate: a layer-4 load balancer that lives in user space on a TUN device.
+#[derive(Debug, Parser)]
+#[command(
+    name = "tungate",
+    version,
+    about = "A layer-4 load balancer in user space, on a TUN device",
+    long_about = "A layer-4 load balancer in user space, on a TUN device.\n\n\
+                  Clients connect to a service's address; tungate sends each of their connections to one of the \
+                  service's backends and the answers back, packet by packet, without ending the connection itself.",
+    after_help = AFTER_HELP,
+    max_term_width = 100,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    disable_help_subcommand = true
+)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+const AFTER_HELP: &str = "\
+First steps:
+  tungate config example > tungate.toml     a commented configuration to start from
+  tungate check tungate.toml                say all that is wrong with it
+  tungate show services                     what a running gateway does
+
+Exit codes: 0 yes, 1 no (invalid, unhealthy, not found), 2 usage, 3 daemon not reachable, 4 refused.";
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Check(check::Check),
+    #[command(subcommand)]
+    Show(show::Show),
+    #[command(subcommand)]
+    Flows(show::Flows),
+    #[command(subcommand)]
+    Config(generate::Config),
+    Completions(generate::Completions),
+    Man(generate::Man),
+}
+
+/// Does what the command line says.
+pub fn main() -> ExitCode {
+    // Help goes to stdout and ends with 0, a usage error to stderr and ends with 2: clap's own rules are ours.
+    let cli = Cli::parse();
+    let mut out = BufWriter::new(std::io::stdout().lock());
+    let done = run(&cli, &mut out).and_then(|exit| out.flush().map_err(Failure::from).map(|()| exit));
+    match done {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            // What was printed before it went wrong belongs before the reason. If that fails too, there is only one.
+            let _ = out.flush();
+            failure.tell(&mut std::io::stderr().lock()).into()
+        }
+    }
+}
+
+fn run(cli: &Cli, out: &mut dyn Write) -> Result<Exit, Failure> {
+    match &cli.verb {
+        Verb::Check(check) => check.run(out),
+        Verb::Show(show) => show.run(out),
+        Verb::Flows(flows) => flows.run(out),
+        Verb::Config(config) => config.run(out),
+        Verb::Completions(completions) => completions.run(out),
+        Verb::Man(man) => man.run(out),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,58 @@
+//! The command line as its users meet it: help, errors and exit codes, word for word.
+
+#![allow(clippy::unwrap_used, reason = "a test may fail that way")]
+
+use std::fs;
+use std::process::{Command, Stdio};
+
+#[test]
+fn the_command_line_says_what_it_should() {
+    trycmd::TestCases::new().env("TUNGATE_SOCKET", "/nonexistent/tungate.sock").case("tests/cli/*.trycmd");
+}
+
+fn tungate(words: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tungate"));
+    command.args(words);
+    command
+}
+
+fn printed(words: &[&str]) -> String {
+    let output = tungate(words).output().unwrap();
+    assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn the_example_configuration_is_valid_and_the_schema_is_json() {
+    let folder = std::env::temp_dir().join(format!("tungate-cli-{}", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    let file = folder.join("tungate.toml");
+    fs::write(&file, printed(&["config", "example"])).unwrap();
+    assert!(printed(&["check", file.to_str().unwrap()]).contains("valid"));
+    let schema: serde_json::Value = serde_json::from_str(&printed(&["config", "schema"])).unwrap();
+    assert_eq!(schema["type"], "object");
+    fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn every_verb_has_a_manual_page_and_every_shell_a_script() {
+    let folder = std::env::temp_dir().join(format!("tungate-man-{}", std::process::id()));
+    printed(&["man", folder.to_str().unwrap()]);
+    for page in ["tungate", "tungate-check", "tungate-show-flows", "tungate-flows-kill"] {
+        let text = fs::read_to_string(folder.join(format!("{page}.1"))).unwrap();
+        assert!(text.contains(".SH SYNOPSIS"), "{page}");
+    }
+    fs::remove_dir_all(&folder).unwrap();
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        assert!(printed(&["completions", shell]).contains("tungate"), "{shell}");
+    }
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    let mut child = tungate(&["config", "example"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    assert!(output.status.success());
+}
