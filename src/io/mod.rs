@@ -1,5 +1,6 @@
 //! The world: every file descriptor, thread, signal and clock. All below is sans-IO and is driven from here.
 
+pub mod daemon;
 pub mod log;
 pub mod memory;
 pub mod namespace;
@@ -9,3 +10,5 @@ pub mod port;
 pub mod serve;
 pub mod sys;
 pub mod tun;
+pub mod tun_port;
+pub mod worker;

@@ -1,0 +1,148 @@
+//! The daemon put together: the TUN, its routes, the packet workers, the announcer.
+
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use super::netlink::{Netlink, NetlinkError, Prefix, Route, Target};
+use super::sys;
+use super::tun::{Offloads, Tun, TunConfig, TunError};
+use super::tun_port::TunPort;
+use super::worker::{Mailbox, Worker};
+use crate::config::{Snapshot, Workers};
+use crate::engine::conntrack::Flow;
+use crate::engine::{Engine, Shared, WorkerId};
+
+/// A running gateway. Dropping it stops the workers and removes the TUN, and with it the routes.
+#[derive(Debug)]
+pub struct Daemon {
+    shared: Arc<Shared>,
+    mailboxes: Arc<[Mailbox]>,
+    workers: Vec<JoinHandle<io::Result<()>>>,
+    tun: Tun,
+}
+
+impl Daemon {
+    /// Creates the TUN, adds the routes and starts the workers, in the network namespace of the calling thread.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing is left behind.
+    pub fn start(snapshot: Snapshot, offloads: Offloads) -> Result<Self, StartError> {
+        let count = worker_count(snapshot.gateway.workers);
+        let gateway = &snapshot.gateway;
+        let config = TunConfig { name: &gateway.interface, mtu: gateway.mtu, queues: count, offloads };
+        let (tun, queues) = Tun::create(&config).map_err(StartError::Tun)?;
+        if gateway.routes {
+            add_routes(&tun, &snapshot).map_err(StartError::Route)?;
+        }
+        let shared = Shared::new(snapshot, count, random_seed());
+        let mailboxes: Result<Arc<[Mailbox]>, _> = (0..count).map(|_| Mailbox::new()).collect();
+        let mut daemon = Self { shared, mailboxes: mailboxes.map_err(StartError::System)?, workers: Vec::new(), tun };
+        for (id, queue) in (0..count).map(WorkerId).zip(queues) {
+            let engine = Engine::new(&daemon.shared, id, sys::now());
+            let worker = Worker::new(id, TunPort::new(queue), engine, Arc::clone(&daemon.mailboxes));
+            let thread = sys::spawn(&format!("worker-{}", id.0), move || worker.run());
+            daemon.workers.push(thread.map_err(StartError::System)?);
+        }
+        log::info!("serving on {}: {count} worker(s), offloads: {}", daemon.tun.name(), daemon.tun.offloads());
+        Ok(daemon)
+    }
+
+    /// What the workers share.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Ends flows; each is ended by its owner, a moment later.
+    pub fn end_flows(&self, flows: impl IntoIterator<Item = Arc<Flow>>) {
+        for flow in flows {
+            self.mailboxes[usize::from(flow.owner.0)].end_flow(flow);
+        }
+    }
+
+    /// From now on no new flow is taken; those there are go on.
+    pub fn stop_new_flows(&self) {
+        let closed = self.shared.policy.load().closed();
+        self.shared.policy.store(Arc::new(closed));
+    }
+
+    /// A worker that has stopped by itself, and why: the TUN was taken away.
+    pub fn failure(&mut self) -> Option<io::Error> {
+        let ended = self.workers.iter().position(JoinHandle::is_finished)?;
+        match self.workers.swap_remove(ended).join() {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(error),
+            Err(_) => Some(io::Error::other("a packet worker panicked: this is a bug of tungate")),
+        }
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        for mailbox in self.mailboxes.iter() {
+            mailbox.stop();
+        }
+        for worker in self.workers.drain(..) {
+            if let Ok(Err(error)) = worker.join() {
+                log::warn!("a packet worker ended: {error}");
+            }
+        }
+    }
+}
+
+/// Seeds the engine's hashes. The standard library seeds its own maps with system randomness: this is some of it.
+fn random_seed() -> u64 {
+    RandomState::new().hash_one(0)
+}
+
+/// How many workers that is on this machine.
+fn worker_count(workers: Workers) -> u16 {
+    match workers {
+        Workers::Count(count) => count,
+        Workers::Auto => {
+            let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+            // A worker's writes run the kernel's receive path: it and the network's softirqs want a CPU each.
+            u16::try_from(if cpus <= 2 { 1 } else { cpus / 2 }).unwrap_or(64).min(64)
+        }
+    }
+}
+
+/// Routes VIPs and source addresses to the TUN.
+fn add_routes(tun: &Tun, snapshot: &Snapshot) -> Result<(), NetlinkError> {
+    let listens = snapshot.services.iter().flat_map(|service| &service.listen);
+    let vips = listens.map(|listen| Prefix::new(listen.address.ip(), listen.prefix));
+    let sources = snapshot.gateway.source_addresses.iter().map(|address| Prefix::host(address.ip()));
+    let mut prefixes: Vec<Prefix> = vips.chain(sources).collect();
+    prefixes.sort_unstable_by_key(|prefix| (prefix.address(), prefix.length()));
+    prefixes.dedup();
+    let mut netlink = Netlink::open()?;
+    for destination in prefixes {
+        netlink.add_route(&Route { destination, target: Target::Device(tun.index()), metric: None, table: None })?;
+    }
+    Ok(())
+}
+
+/// Why the daemon did not start.
+#[derive(Debug)]
+pub enum StartError {
+    /// No TUN.
+    Tun(TunError),
+    /// A route could not be added.
+    Route(NetlinkError),
+    /// The system refused something ordinary.
+    System(io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tun(error) => error.fmt(f),
+            Self::Route(error) => error.fmt(f),
+            Self::System(error) => write!(f, "the system refuses what a daemon needs: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}

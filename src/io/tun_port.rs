@@ -1,0 +1,73 @@
+//! One queue of the TUN as a packet port.
+
+use std::io;
+
+use super::port::{Batch, PacketPort};
+use super::sys;
+use super::tun::TunQueue;
+use crate::engine::Instant;
+use crate::wire::{Gso, OFFLOAD_LEN, Offload, Packet, segment};
+
+/// Reads until the queue is empty or the batch full; super-packets pass in place.
+#[derive(Debug)]
+pub struct TunPort {
+    queue: TunQueue,
+    /// Where segments are put together, should the kernel refuse a super-packet.
+    segment: Vec<u8>,
+    told: bool,
+}
+
+impl TunPort {
+    /// A port on this queue.
+    pub fn new(queue: TunQueue) -> Self {
+        Self { queue, segment: Vec::new(), told: false }
+    }
+
+    /// The queue, to wait on.
+    pub fn queue(&self) -> &TunQueue {
+        &self.queue
+    }
+
+    /// Some kernels refuse super-packets that others take (6.1.103 and 6.6.44 did, for UDP): cut it ourselves.
+    fn send_segments(&mut self, frame: &mut [u8], offload: Offload) -> io::Result<()> {
+        if !self.told {
+            log::warn!("the kernel refuses a super-packet ({:?}): segments are cut in user space", offload.gso);
+            self.told = true;
+        }
+        let refused = |_| io::Error::from(io::ErrorKind::InvalidData);
+        let mut packet = Packet::parse(&mut frame[OFFLOAD_LEN..], offload).map_err(refused)?;
+        let mut outcome = Ok(());
+        let queue = &self.queue;
+        let header = [0; OFFLOAD_LEN];
+        segment::cut(&mut packet, &mut self.segment, |segment| {
+            if outcome.is_ok() {
+                outcome = queue.write_vectored(&[io::IoSlice::new(&header), io::IoSlice::new(segment)]).map(drop);
+            }
+        });
+        outcome
+    }
+}
+
+impl PacketPort for TunPort {
+    #[inline]
+    fn receive(&mut self, batch: &mut Batch) -> io::Result<Instant> {
+        while !batch.is_full() {
+            match batch.push(|buffer| self.queue.read(buffer)) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(sys::now())
+    }
+
+    #[inline]
+    fn send(&mut self, frame: &mut [u8]) -> io::Result<()> {
+        let Err(error) = self.queue.write(frame) else { return Ok(()) };
+        let offload = frame.first_chunk().and_then(|header| Offload::parse(header).ok()).unwrap_or_default();
+        if error.raw_os_error() == Some(libc::EINVAL) && offload.gso != Gso::None {
+            return self.send_segments(frame, offload);
+        }
+        Err(error)
+    }
+}

@@ -1,0 +1,199 @@
+//! A packet worker: one thread, one queue, one engine.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+use crossbeam_queue::{ArrayQueue, SegQueue};
+
+use super::port::{Batch, Frame, PacketPort};
+use super::sys::{self, Waker};
+use super::tun_port::TunPort;
+use crate::engine::conntrack::Flow;
+use crate::engine::{DropReason, Engine, Instant, NoTrace, Verdict, WorkerId};
+use crate::wire::OFFLOAD_LEN;
+
+/// Packets that may wait for a worker that did not receive them itself.
+const HANDOFF_SLOTS: usize = 1024;
+/// How often a busy worker looks for flows whose time is over.
+const TIMEOUT_INTERVAL: Duration = Duration::from_millis(50);
+
+/// What others may want of a worker, while it runs.
+#[derive(Debug)]
+pub struct Mailbox {
+    /// Packets of its flows that came to others.
+    handed: ArrayQueue<Vec<u8>>,
+    /// Flows it shall end.
+    doomed: SegQueue<Arc<Flow>>,
+    stop: AtomicBool,
+    waker: Waker,
+}
+
+impl Mailbox {
+    /// An empty one.
+    ///
+    /// # Errors
+    /// No file descriptor left for its waker.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self {
+            handed: ArrayQueue::new(HANDOFF_SLOTS),
+            doomed: SegQueue::new(),
+            stop: AtomicBool::new(false),
+            waker: Waker::new()?,
+        })
+    }
+
+    /// Has the worker end a flow of its own.
+    pub fn end_flow(&self, flow: Arc<Flow>) {
+        self.doomed.push(flow);
+        self.waker.wake();
+    }
+
+    /// Has the worker return after the batch in hand.
+    pub fn stop(&self) {
+        self.stop.store(true, Relaxed);
+        self.waker.wake();
+    }
+}
+
+/// One worker's thread-to-be.
+#[derive(Debug)]
+pub struct Worker {
+    id: WorkerId,
+    port: TunPort,
+    engine: Engine,
+    mailboxes: Arc<[Mailbox]>,
+    batch: Batch,
+    next_timeout: Instant,
+}
+
+impl Worker {
+    /// A worker on this port; `mailboxes` are all workers', its own included.
+    pub fn new(id: WorkerId, port: TunPort, engine: Engine, mailboxes: Arc<[Mailbox]>) -> Self {
+        Self { id, port, engine, mailboxes, batch: Batch::default(), next_timeout: Instant::ZERO }
+    }
+
+    /// Serves until it is told to stop.
+    ///
+    /// # Errors
+    /// The TUN is gone or broken.
+    pub fn run(mut self) -> io::Result<()> {
+        let mut woke = sys::now();
+        while !self.mailbox().stop.load(Relaxed) {
+            self.batch.clear();
+            let now = self.port.receive(&mut self.batch)?;
+            self.engine.adopt();
+            self.handle_batch(now);
+            let more = self.handle_mail(now);
+            let more = self.handle_timeouts(now) || more;
+            if self.batch.is_empty() && !more {
+                self.engine.counters().busy_micros.add(micros(now.since(woke)));
+                self.sleep(now)?;
+                woke = sys::now();
+            }
+        }
+        Ok(())
+    }
+
+    fn handle_batch(&mut self, now: Instant) {
+        if self.batch.is_empty() {
+            return;
+        }
+        self.engine.counters().batches.add(1);
+        for n in 0..self.batch.len() {
+            let frame = self.batch.frame(n);
+            process(frame, &mut self.engine, &mut self.port, &self.mailboxes, now);
+        }
+    }
+
+    /// Packets handed over by other workers, and flows to be ended; true if there may be more.
+    fn handle_mail(&mut self, now: Instant) -> bool {
+        let mailbox = &self.mailboxes[usize::from(self.id.0)];
+        while let Some(flow) = mailbox.doomed.pop() {
+            self.engine.close(&flow);
+        }
+        for _ in 0..64 {
+            let Some(mut bytes) = mailbox.handed.pop() else { return false };
+            process(Frame::new(&mut bytes), &mut self.engine, &mut self.port, &self.mailboxes, now);
+        }
+        true
+    }
+
+    fn handle_timeouts(&mut self, now: Instant) -> bool {
+        if now < self.next_timeout {
+            return false;
+        }
+        let more = self.engine.handle_timeout(now);
+        if !more {
+            self.next_timeout = now + TIMEOUT_INTERVAL;
+        }
+        more
+    }
+
+    /// Waits for a packet, for mail, or for a flow's time to be over.
+    fn sleep(&mut self, now: Instant) -> io::Result<()> {
+        let timeout = self.engine.poll_timeout().map(|at| at.max(self.next_timeout).since(now));
+        let waker = &self.mailbox().waker;
+        let ready = sys::wait(&[self.port.queue().as_fd(), waker.as_fd()], timeout)?;
+        if ready.contains(1) {
+            waker.clear();
+        }
+        Ok(())
+    }
+
+    fn mailbox(&self) -> &Mailbox {
+        &self.mailboxes[usize::from(self.id.0)]
+    }
+}
+
+/// Takes one packet through the engine and does what the verdict says.
+#[inline]
+fn process(mut frame: Frame<'_>, engine: &mut Engine, port: &mut TunPort, mailboxes: &[Mailbox], now: Instant) {
+    let (verdict, len, offload) = match frame.packet() {
+        Ok(mut packet) => {
+            let verdict = engine.handle(&mut packet, now, &mut NoTrace);
+            (verdict, packet.bytes().len(), *packet.offload())
+        }
+        Err(malformed) => {
+            let _counted = engine.malformed(malformed, frame.len());
+            return;
+        }
+    };
+    match verdict {
+        Verdict::Forward => match port.send(frame.seal(len, &offload)) {
+            Ok(()) => engine.counters().sent.count(len),
+            Err(_) => engine.counters().forward_failed(DropReason::SendFailed),
+        },
+        Verdict::Reply => send_own(engine, port),
+        Verdict::Handoff(owner) => {
+            let mailbox = &mailboxes[usize::from(owner.0)];
+            match mailbox.handed.push(frame.seal(len, &offload).to_vec()) {
+                Ok(()) => mailbox.waker.wake(),
+                Err(_) => engine.counters().handoff_failed(DropReason::HandoffFull),
+            }
+        }
+        Verdict::Consume | Verdict::Drop(_) => {}
+    }
+}
+
+/// Sends the gateway's own packets; nobody waits for them, so a failure is the network's to notice.
+fn send_own(engine: &mut Engine, port: &mut TunPort) {
+    let (mut packets, mut bytes) = (0, 0);
+    for packet in engine.outbox() {
+        let mut frame = vec![0; OFFLOAD_LEN];
+        frame.extend(&packet);
+        match port.send(&mut frame) {
+            Ok(()) => (packets, bytes) = (packets + 1, bytes + packet.len() as u64),
+            Err(error) => log::debug!("an answer of the gateway could not be sent: {error}"),
+        }
+    }
+    let sent = &engine.counters().sent;
+    sent.packets.add(packets);
+    sent.bytes.add(bytes);
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
