@@ -5,6 +5,10 @@
 
 mod common;
 
+#[path = "io_net/announce.rs"]
+mod announce;
+#[path = "io_net/mirror.rs"]
+mod mirror;
 #[path = "io_net/netlink.rs"]
 mod netlink;
 #[path = "io_net/tun.rs"]

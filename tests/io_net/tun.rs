@@ -2,89 +2,18 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
 use std::process::Command;
-use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::Duration;
 
 use tungate::io::netlink::{Netlink, Prefix, Route, Target};
-use tungate::io::sys::{self, Waker};
-use tungate::io::tun::{Granted, Offloads, Tun, TunConfig, TunError, TunQueue};
+use tungate::io::sys;
+use tungate::io::tun::{Granted, Offloads, Tun, TunConfig, TunError};
 
-use crate::world::{World, ip};
-
-const VIPS: [&str; 2] = ["192.0.2.10", "2001:db8::10"];
-const HEADER: usize = 10;
-const BUFFER: usize = 65_535 + HEADER;
-
-fn config(queues: u16, offloads: Offloads) -> TunConfig<'static> {
-    TunConfig { name: "gate", mtu: 1500, queues, offloads }
-}
-
-fn set(setting: &str, value: &str) {
-    std::fs::write(format!("/proc/sys/net/{setting}"), value).unwrap();
-}
+use crate::mirror::{BUFFER, Mirror, VIPS, config, reach_through_a};
+use crate::world::{World, ip, set};
 
 fn setting(setting: &str) -> String {
     std::fs::read_to_string(format!("/proc/sys/net/{setting}")).unwrap().trim().to_owned()
-}
-
-/// Returns to the sender whatever comes out of a TUN: source and destination address change places. That leaves every
-/// checksum right, complete or partial. Ends with the waker; says the length of the longest packet seen.
-fn mirror(queue: TunQueue, stop: Arc<Waker>) -> JoinHandle<usize> {
-    thread::Builder::new()
-        .spawn(move || {
-            let mut buffer = vec![0; BUFFER];
-            let mut longest = 0;
-            while !sys::wait(&[queue.as_fd(), stop.as_fd()], None).unwrap().contains(1) {
-                let Ok(length) = queue.read(&mut buffer) else { continue };
-                let packet = &mut buffer[HEADER..length];
-                longest = longest.max(packet.len());
-                let (first, size) = if packet[0] >> 4 == 4 { (12, 4) } else { (8, 16) };
-                let (source, destination) = packet[first..first + 2 * size].split_at_mut(size);
-                source.swap_with_slice(destination);
-                queue.write(&buffer[..length]).unwrap();
-            }
-            longest
-        })
-        .unwrap()
-}
-
-struct Mirror {
-    tun: Tun,
-    stop: Arc<Waker>,
-    workers: Vec<JoinHandle<usize>>,
-}
-
-impl Mirror {
-    /// In `a`: a TUN for both VIPs, and a mirror on each of its queues. `b` sends to the VIPs through `a`.
-    fn build(world: &World, queues: u16, offloads: Offloads) -> Self {
-        let stop = Arc::new(Waker::new().unwrap());
-        let built = world.a.run(|| {
-            set("ipv4/ip_forward", "1");
-            set("ipv6/conf/all/forwarding", "1");
-            let (tun, queues) = Tun::create(&config(queues, offloads)).unwrap();
-            let mut netlink = Netlink::open().unwrap();
-            for vip in VIPS {
-                let (destination, target) = (Prefix::host(ip(vip)), Target::Device(tun.index()));
-                netlink.add_route(&Route { destination, target, metric: None, table: None }).unwrap();
-            }
-            (tun, queues.into_iter().map(|queue| mirror(queue, stop.clone())).collect())
-        });
-        let through_a = |(vip, hop)| {
-            let (destination, target) = (Prefix::host(ip(vip)), Target::Gateway(ip(hop)));
-            let route = Route { destination, target, metric: None, table: None };
-            Netlink::open().unwrap().add_route(&route).unwrap();
-        };
-        world.b.run(|| VIPS.into_iter().zip(["10.0.0.1", "fd00::1"]).for_each(through_a)).unwrap();
-        let (tun, workers) = built.unwrap();
-        Self { tun, stop, workers }
-    }
-
-    /// Ends it; the longest packet that each worker saw.
-    fn stop(self) -> Vec<usize> {
-        self.stop.wake();
-        self.workers.into_iter().map(|worker| worker.join().unwrap()).collect()
-    }
 }
 
 /// A TCP connection with itself, by way of the mirror: its own SYN comes back as that of a peer that opens at the same
@@ -119,6 +48,7 @@ fn tcp_through_the_mirror(vip: &str, bytes: usize) {
 fn bulk_tcp_passes_as_super_packets_in_both_families() {
     let Some(world) = World::build("bulk_tcp_passes_as_super_packets_in_both_families") else { return };
     let mirror = Mirror::build(&world, 1, Offloads::All);
+    reach_through_a(&world);
     assert_eq!(mirror.tun.offloads(), Granted::TcpAndUdp);
     for vip in VIPS {
         world.b.run(|| tcp_through_the_mirror(vip, 4 << 20)).unwrap();
@@ -131,6 +61,7 @@ fn bulk_tcp_passes_as_super_packets_in_both_families() {
 fn without_offloads_every_packet_fits_the_mtu() {
     let Some(world) = World::build("without_offloads_every_packet_fits_the_mtu") else { return };
     let mirror = Mirror::build(&world, 1, Offloads::None);
+    reach_through_a(&world);
     assert_eq!(mirror.tun.offloads(), Granted::Nothing);
     world.b.run(|| tcp_through_the_mirror(VIPS[0], 1 << 20)).unwrap();
     assert_eq!(mirror.stop(), [1500]);
@@ -140,6 +71,7 @@ fn without_offloads_every_packet_fits_the_mtu() {
 fn two_queues_share_the_flows_and_lose_none() {
     let Some(world) = World::build("two_queues_share_the_flows_and_lose_none") else { return };
     let mirror = Mirror::build(&world, 2, Offloads::All);
+    reach_through_a(&world);
     let ask = |vip: &str| {
         for flow in 0..64 {
             let near = SocketAddr::new(ip(if vip.contains(':') { "fd00::2" } else { "10.0.0.2" }), 20_000 + flow);

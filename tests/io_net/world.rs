@@ -41,3 +41,8 @@ fn configure(name: &str, v4: &str, v6: &str) {
         netlink.add_address(&LocalAddress { interface, address, prefix_length }).unwrap();
     }
 }
+
+/// Sets a setting of the calling thread's namespace, a path below `/proc/sys/net`.
+pub(crate) fn set(setting: &str, value: &str) {
+    std::fs::write(format!("/proc/sys/net/{setting}"), value).unwrap();
+}
