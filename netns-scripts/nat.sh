@@ -71,7 +71,6 @@ write_configuration() {
 [gateway]
 source-addresses = ["$source"]
 admin-socket = "$work/sock"
-state-dir = "$work/state"
 
 [[service]]
 name = "web"
@@ -80,8 +79,6 @@ backends = [
   { name = "b1", address = "$(bracket $b1):8080" },
   { name = "b2", address = "$(bracket $b2):8080" },
 ]
-[service.health]
-check = "none"
 END
 }
 

@@ -132,11 +132,7 @@ impl<'a> Tungate<'a> {
     pub(crate) fn start(lab: &'a Lab, configuration: &str) -> Self {
         let folder = lab.folder();
         let socket = folder.join("tungate.sock");
-        let places = format!(
-            "[gateway]\nadmin-socket = \"{}\"\nstate-dir = \"{}\"\n",
-            socket.display(),
-            folder.join("state").display()
-        );
+        let places = format!("[gateway]\nadmin-socket = \"{}\"\n", socket.display());
         let file = folder.join("tungate.toml");
         fs::write(&file, configuration.replacen("[gateway]\n", &places, 1)).expect("the lab's folder takes files");
         let host = lab.gateway();
@@ -221,8 +217,7 @@ fn tungate_toml(setup: &Setup, workers: u8, services: &[Service]) -> String {
         let _ = write!(
             text,
             "\n[[service]]\nname = \"{protocol}-{port}\"\nlisten = [\"{listen}\"]\nprotocol = \"{protocol}\"\n\
-             source-nat = {source_nat}\nbalance = \"round-robin\"\nbackends = [ {backends} ]\n\
-             [service.health]\ncheck = \"none\"\n",
+             source-nat = {source_nat}\nbalance = \"round-robin\"\nbackends = [ {backends} ]\n",
             protocol = service.protocol,
             port = service.port,
             listen = setup.vip_with(service.port),

@@ -76,8 +76,7 @@ fn announced(lab: &Lab, setup: &Setup) {
             "[gateway]\nworkers = {workers}\nsource-addresses = [\"10.99.0.10\", \"fd00:99::10\"]\n\
              announce-on = [\"to-client\"]\n\
              [[service]]\nname = \"web\"\nlisten = [\"{at}\"]\n\
-             backends = [{{ name = \"b1\", address = \"{backend}:{HTTP}\" }}]\n\
-             [service.health]\ncheck = \"none\"\n"
+             backends = [{{ name = \"b1\", address = \"{backend}:{HTTP}\" }}]\n"
         ),
     );
     if setup.pick(true, false) {
