@@ -168,7 +168,7 @@ fn reason_to_skip(case: &Case, root: bool) -> Option<String> {
         );
     }
     let nft: &[&str] = if case.control { &["nft"] } else { &[] };
-    let needs = ["ip", "bash"].iter().chain(nft).chain(case.needs);
+    let needs = ["ip", "bash", "sysctl"].iter().chain(nft).chain(case.needs);
     if !case.control && !daemon_exists() {
         return Some("this tungate has no `run` yet".into());
     }
@@ -190,7 +190,9 @@ fn package_of(program: &str) -> &str {
     match program {
         "ip" | "ss" | "nstat" => "iproute2",
         "nft" => "nftables",
-        "dig" => "dnsutils",
+        "sysctl" => "procps",
+        "dig" => "bind9-dnsutils",
+        "dnsmasq" => "dnsmasq-base",
         "ping" => "iputils-ping",
         "arping" => "iputils-arping",
         other => other,
