@@ -87,7 +87,7 @@ impl AsFd for Namespace {
 /// # Errors
 /// [`NamespaceError::Forbidden`] with the setting that forbids it.
 pub fn enter_user_namespace() -> Result<(), NamespaceError> {
-    let (user, group) = sys::effective_ids();
+    let (user, group) = (sys::effective_user(), sys::effective_group());
     sys::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNET).map_err(NamespaceError::forbidden)?;
     // user_namespaces(7): a group map without privilege needs setgroups(2) given up first.
     let maps = [

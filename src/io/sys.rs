@@ -177,6 +177,12 @@ pub fn effective_user() -> u32 {
     unsafe { libc::geteuid() }
 }
 
+/// Our effective group.
+pub fn effective_group() -> u32 {
+    // SAFETY: no arguments, no failure.
+    unsafe { libc::getegid() }
+}
+
 /// `TUNSETIFF`: creates or joins the TUN interface `name` through an open `/dev/net/tun`. `flags` are `IFF_*` of
 /// `linux/if_tun.h`.
 ///
@@ -243,12 +249,6 @@ pub fn receive_all_multicast(socket: &File, interface: u32) -> io::Result<()> {
         mr_address: [0; 8],
     };
     set_option(socket, libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP, &request)
-}
-
-/// The effective user and group of this process.
-pub fn effective_ids() -> (u32, u32) {
-    // SAFETY: neither call takes an argument or can fail.
-    unsafe { (libc::geteuid(), libc::getegid()) }
 }
 
 /// Moves the calling thread (for `CLONE_NEWUSER`: the process, which must have no other thread) into new namespaces.

@@ -209,8 +209,8 @@ impl fmt::Display for TunError {
             ),
             Self::DeviceForbidden(error) => write!(
                 f,
-                "cannot open /dev/net/tun: {error}; run as root, or pass the device into the container with \
-                 read and write access (`--device /dev/net/tun`)"
+                "cannot open /dev/net/tun: {error}; run as root, or let everybody open it, as most systems do \
+                 (`chmod 666 /dev/net/tun`: to create a TUN takes CAP_NET_ADMIN all the same)"
             ),
             Self::NotPermitted => f.write_str(
                 "not allowed to create a TUN: run as root or with CAP_NET_ADMIN (a container: `--cap-add NET_ADMIN`)",
