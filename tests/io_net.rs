@@ -7,6 +7,8 @@ mod common;
 
 #[path = "io_net/announce.rs"]
 mod announce;
+#[path = "io_net/diagnosis.rs"]
+mod diagnosis;
 #[path = "io_net/mirror.rs"]
 mod mirror;
 #[path = "io_net/netlink.rs"]

@@ -2,6 +2,7 @@
 
 pub mod announce;
 pub mod daemon;
+pub mod diagnosis;
 pub mod log;
 pub mod memory;
 pub mod namespace;

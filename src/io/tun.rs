@@ -247,13 +247,18 @@ fn valid(name: &str) -> Result<&str, TunError> {
     Ok(name)
 }
 
-/// Opens one queue. With `IFF_TUN_EXCL` it is the first, and the kernel refuses to join what exists.
-fn attach(name: &str, flags: libc::c_int) -> Result<TunQueue, TunError> {
+/// Opens `/dev/net/tun`, which creates nothing yet.
+pub(super) fn open_device() -> Result<File, TunError> {
     let open = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open("/dev/net/tun");
-    let queue = open.map_err(|error| match error.raw_os_error() {
+    open.map_err(|error| match error.raw_os_error() {
         Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => TunError::NoDevice,
         _ => TunError::DeviceForbidden(error),
-    })?;
+    })
+}
+
+/// Opens one queue. With `IFF_TUN_EXCL` it is the first, and the kernel refuses to join what exists.
+fn attach(name: &str, flags: libc::c_int) -> Result<TunQueue, TunError> {
+    let queue = open_device()?;
     sys::tun_attach(&queue, name, flags).map_err(|error| match error.raw_os_error() {
         Some(libc::EPERM) => TunError::NotPermitted,
         Some(libc::EBUSY) => TunError::NameTaken(name.to_owned()),
