@@ -4,6 +4,7 @@ mod check;
 mod exit;
 mod generate;
 mod output;
+mod run;
 mod show;
 
 use std::io::{BufWriter, Write};
@@ -43,6 +44,7 @@ Exit codes: 0 yes, 1 no (invalid, unhealthy, not found), 2 usage, 3 daemon not r
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    Run(run::Run),
     Check(check::Check),
     #[command(subcommand)]
     Show(show::Show),
@@ -72,6 +74,7 @@ pub fn main() -> ExitCode {
 
 fn run(cli: &Cli, out: &mut dyn Write) -> Result<Exit, Failure> {
     match &cli.verb {
+        Verb::Run(run) => run.run(out),
         Verb::Check(check) => check.run(out),
         Verb::Show(show) => show.run(out),
         Verb::Flows(flows) => flows.run(out),

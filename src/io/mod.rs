@@ -1,6 +1,7 @@
 //! The world: every file descriptor, thread, signal and clock. All below is sans-IO and is driven from here.
 
 pub mod announce;
+pub mod control;
 pub mod daemon;
 pub mod diagnosis;
 pub mod log;

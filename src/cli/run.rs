@@ -1,0 +1,80 @@
+//! `run`: the daemon, in the foreground.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+
+use super::check;
+use super::exit::{Exit, Failure};
+use crate::admin::Response;
+use crate::io::control;
+use crate::io::daemon::{Daemon, StartError};
+use crate::io::log::{self, Format};
+use crate::io::serve::Server;
+use crate::io::tun::{Offloads, TunError};
+
+/// Run the gateway, in the foreground, until SIGTERM or Ctrl-C
+///
+/// Creates the TUN, routes the services' addresses and the source addresses to it, and serves. On the way out it
+/// removes what it added. Needs root or CAP_NET_ADMIN in its network namespace.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  tungate run -c /etc/tungate/tungate.toml")]
+pub(super) struct Run {
+    /// The configuration file
+    #[arg(short, long, value_name = "FILE")]
+    config: PathBuf,
+    /// On SIGTERM, let the flows there are go on for at most this long, and take no new ones
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = humantime::parse_duration)]
+    drain: Duration,
+    /// Which records to log
+    #[arg(long, value_name = "LEVEL", env = "TUNGATE_LOG", default_value = "info")]
+    log_level: ::log::LevelFilter,
+    /// How to log them, on stderr
+    #[arg(long, value_name = "FORMAT", default_value = "logfmt")]
+    log_format: LogFormat,
+    /// Take no super-packets from the kernel: to measure what they are worth
+    #[arg(long, hide = true)]
+    without_offloads: bool,
+}
+
+/// How records are logged.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum LogFormat {
+    /// key=value pairs
+    Logfmt,
+    /// One JSON object a line
+    Json,
+}
+
+impl Run {
+    pub(super) fn run(&self, _out: &mut dyn Write) -> Result<Exit, Failure> {
+        let (snapshot, _) = check::load(&self.config)?;
+        let format = match self.log_format {
+            LogFormat::Logfmt => Format::logfmt(),
+            LogFormat::Json => Format::Json,
+        };
+        log::start(self.log_level, format).expect("this is the only place that installs a logger");
+        let server = Server::bind(&snapshot.gateway.admin_socket)
+            .map_err(|error| Failure::new(Exit::Refused, error.to_string()))?;
+        let offloads = if self.without_offloads { Offloads::None } else { Offloads::All };
+        let daemon = Daemon::start(snapshot, offloads).map_err(|error| start_failure(&error))?;
+        let served = control::serve(daemon, server, self.drain, &mut |_, _| {
+            Box::new(std::iter::once(Response::Refused("not connected yet".to_owned())))
+        });
+        served.map_err(|error| Failure::no(error.to_string()))?;
+        ::log::info!("stopped: the interface and its routes are removed");
+        Ok(Exit::Yes)
+    }
+}
+
+fn start_failure(error: &StartError) -> Failure {
+    let exit = match error {
+        StartError::Tun(TunError::NotPermitted | TunError::DeviceForbidden(_) | TunError::NameTaken(_)) => {
+            Exit::Refused
+        }
+        StartError::Tun(_) | StartError::Route(_) | StartError::System(_) => Exit::No,
+    };
+    Failure::new(exit, error.to_string())
+}

@@ -1,0 +1,128 @@
+//! The control thread: signals, the admin socket, and an eye on the workers.
+
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use mio::{Events, Interest, Poll, Token};
+use signal_hook_mio::v1_0::Signals;
+
+use super::daemon::Daemon;
+use super::serve::Server;
+use super::sys;
+use crate::admin::{Request, Responses};
+use crate::engine::Instant;
+
+const SIGNALS: Token = Token(0);
+const ADMIN: Token = Token(1);
+/// How often the workers are looked at.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Serves until SIGTERM or SIGINT: then, at the latest `drain` later, or when the last flow has ended, returns. A second
+/// signal ends the waiting. `answer` answers the admin socket's questions.
+///
+/// # Errors
+/// [`ServeError`].
+pub fn serve(
+    mut daemon: Daemon,
+    mut server: Server,
+    drain: Duration,
+    answer: &mut dyn FnMut(&Daemon, Request) -> Responses,
+) -> Result<(), ServeError> {
+    let mut poll = Poll::new()?;
+    let mut signals = Signals::new([libc::SIGTERM, libc::SIGINT])?;
+    poll.registry().register(&mut signals, SIGNALS, Interest::READABLE)?;
+    server.register(poll.registry(), ADMIN)?;
+    let mut events = Events::with_capacity(64);
+    let mut phase = Phase::Serving;
+    loop {
+        if let Err(error) = poll.poll(&mut events, Some(phase.patience()))
+            && error.kind() != io::ErrorKind::Interrupted
+        {
+            return Err(error.into());
+        }
+        for event in &events {
+            match event.token() {
+                SIGNALS => {
+                    for _ in signals.pending() {
+                        phase = phase.after_signal(&daemon, drain);
+                    }
+                }
+                token => server.handle(poll.registry(), token, sys::now(), &mut |request| answer(&daemon, request)),
+            }
+        }
+        if let Some(error) = daemon.failure() {
+            return Err(ServeError::Worker(error));
+        }
+        if phase.is_over(&daemon) {
+            return Ok(());
+        }
+    }
+}
+
+/// Where the daemon is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Serving,
+    /// No new flows; those there are may go on until then.
+    Draining(Instant),
+    Over,
+}
+
+impl Phase {
+    fn after_signal(self, daemon: &Daemon, drain: Duration) -> Self {
+        match self {
+            Self::Serving if !drain.is_zero() && !daemon.shared().table.is_empty() => {
+                log::info!(flows = daemon.shared().table.len(), seconds = drain.as_secs(); "draining: no new flows");
+                daemon.stop_new_flows();
+                Self::Draining(sys::now() + drain)
+            }
+            Self::Serving | Self::Draining(_) | Self::Over => Self::Over,
+        }
+    }
+
+    fn is_over(self, daemon: &Daemon) -> bool {
+        match self {
+            Self::Serving => false,
+            Self::Draining(until) => daemon.shared().table.is_empty() || sys::now() >= until,
+            Self::Over => true,
+        }
+    }
+
+    fn patience(self) -> Duration {
+        match self {
+            Self::Serving | Self::Over => INTERVAL,
+            Self::Draining(_) => Duration::from_millis(100),
+        }
+    }
+}
+
+/// Why serving ended before it was told to.
+#[derive(Debug)]
+pub enum ServeError {
+    /// A packet worker could not go on.
+    Worker(io::Error),
+    /// The system refused something ordinary.
+    System(io::Error),
+}
+
+impl fmt::Display for ServeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Worker(error) if matches!(error.raw_os_error(), Some(libc::EBADFD | libc::EIO)) => write!(
+                f,
+                "the TUN was taken away while serving ({error}): somebody has removed it or set it down; start again"
+            ),
+            Self::Worker(error) => write!(f, "a packet worker ended: {error}"),
+            Self::System(error) => write!(f, "the control thread cannot go on: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for ServeError {}
+
+impl From<io::Error> for ServeError {
+    fn from(error: io::Error) -> Self {
+        Self::System(error)
+    }
+}
