@@ -74,7 +74,7 @@ fn start_failure(error: &StartError) -> Failure {
         StartError::Tun(TunError::NotPermitted | TunError::DeviceForbidden(_) | TunError::NameTaken(_)) => {
             Exit::Refused
         }
-        StartError::Tun(_) | StartError::Route(_) | StartError::System(_) => Exit::No,
+        StartError::Tun(_) | StartError::Route(_) | StartError::Announce(_) | StartError::System(_) => Exit::No,
     };
     Failure::new(exit, error.to_string())
 }

@@ -6,6 +6,7 @@ use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use super::announce::{AnnounceError, Announcer};
 use super::netlink::{Netlink, NetlinkError, Prefix, Route, Target};
 use super::sys;
 use super::tun::{Offloads, Tun, TunConfig, TunError};
@@ -21,6 +22,8 @@ pub struct Daemon {
     shared: Arc<Shared>,
     mailboxes: Arc<[Mailbox]>,
     workers: Vec<JoinHandle<io::Result<()>>>,
+    /// Answers for our addresses as long as it lives.
+    _announcer: Option<Announcer>,
     tun: Tun,
 }
 
@@ -34,12 +37,23 @@ impl Daemon {
         let gateway = &snapshot.gateway;
         let config = TunConfig { name: &gateway.interface, mtu: gateway.mtu, queues: count, offloads };
         let (tun, queues) = Tun::create(&config).map_err(StartError::Tun)?;
+        let addresses = own_addresses(&snapshot);
         if gateway.routes {
-            add_routes(&tun, &snapshot).map_err(StartError::Route)?;
+            add_routes(&tun, &addresses).map_err(StartError::Route)?;
         }
+        let announcer = match gateway.announce_on.as_slice() {
+            [] => None,
+            interfaces => Some(Announcer::start(interfaces, &addresses).map_err(StartError::Announce)?),
+        };
         let shared = Shared::new(snapshot, count, random_seed());
         let mailboxes: Result<Arc<[Mailbox]>, _> = (0..count).map(|_| Mailbox::new()).collect();
-        let mut daemon = Self { shared, mailboxes: mailboxes.map_err(StartError::System)?, workers: Vec::new(), tun };
+        let mut daemon = Self {
+            shared,
+            mailboxes: mailboxes.map_err(StartError::System)?,
+            workers: Vec::new(),
+            _announcer: announcer,
+            tun,
+        };
         for (id, queue) in (0..count).map(WorkerId).zip(queues) {
             let engine = Engine::new(&daemon.shared, id, sys::now());
             let worker = Worker::new(id, TunPort::new(queue), engine, Arc::clone(&daemon.mailboxes));
@@ -109,16 +123,20 @@ fn worker_count(workers: Workers) -> u16 {
     }
 }
 
-/// Routes VIPs and source addresses to the TUN.
-fn add_routes(tun: &Tun, snapshot: &Snapshot) -> Result<(), NetlinkError> {
+/// VIPs and source addresses: what is routed to the TUN and announced.
+fn own_addresses(snapshot: &Snapshot) -> Vec<Prefix> {
     let listens = snapshot.services.iter().flat_map(|service| &service.listen);
     let vips = listens.map(|listen| Prefix::new(listen.address.ip(), listen.prefix));
     let sources = snapshot.gateway.source_addresses.iter().map(|address| Prefix::host(address.ip()));
     let mut prefixes: Vec<Prefix> = vips.chain(sources).collect();
     prefixes.sort_unstable_by_key(|prefix| (prefix.address(), prefix.length()));
     prefixes.dedup();
+    prefixes
+}
+
+fn add_routes(tun: &Tun, addresses: &[Prefix]) -> Result<(), NetlinkError> {
     let mut netlink = Netlink::open()?;
-    for destination in prefixes {
+    for destination in addresses.iter().copied() {
         netlink.add_route(&Route { destination, target: Target::Device(tun.index()), metric: None, table: None })?;
     }
     Ok(())
@@ -131,6 +149,8 @@ pub enum StartError {
     Tun(TunError),
     /// A route could not be added.
     Route(NetlinkError),
+    /// The addresses cannot be announced.
+    Announce(AnnounceError),
     /// The system refused something ordinary.
     System(io::Error),
 }
@@ -140,6 +160,7 @@ impl fmt::Display for StartError {
         match self {
             Self::Tun(error) => error.fmt(f),
             Self::Route(error) => error.fmt(f),
+            Self::Announce(error) => error.fmt(f),
             Self::System(error) => write!(f, "the system refuses what a daemon needs: {error}"),
         }
     }
