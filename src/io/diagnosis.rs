@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use super::netlink::{Link, LocalAddress, Netlink, NetlinkError, Prefix};
-use super::tun;
+use super::tun::{self, TunError};
 use crate::config::{Mode, Snapshot};
 
 /// How bad it is.
@@ -41,7 +41,7 @@ pub struct Finding {
 #[derive(Debug)]
 pub struct Host {
     /// Why `/dev/net/tun` cannot be opened.
-    tun_device: Option<String>,
+    tun_device: Option<TunError>,
     /// Effective capabilities, as a bit set; `None` if `/proc` does not tell.
     capabilities: Option<u64>,
     links: Vec<Link>,
@@ -64,7 +64,7 @@ impl Host {
         let paths = of_all.map(str::to_owned).into_iter().chain(each);
         let value = |path: String| Some((path.clone(), fs::read_to_string(format!("/proc/sys/net/{path}")).ok()?));
         let settings = paths.filter_map(value).map(|(path, text)| (path, text.trim().to_owned())).collect();
-        let tun_device = tun::open_device().err().map(|error| error.to_string());
+        let tun_device = tun::open_device().err();
         Ok(Self { tun_device, capabilities: effective_capabilities(), links, addresses, settings })
     }
 
@@ -101,7 +101,13 @@ impl Host {
     fn device(&self) -> Finding {
         match &self.tun_device {
             None => ok("TUN", "/dev/net/tun opens".to_owned()),
-            Some(error) => bad(Level::Fail, "TUN", error.clone(), "modprobe tun".to_owned()),
+            Some(TunError::NoDevice) => {
+                let remedy = "modprobe tun (a container: --device /dev/net/tun)".to_owned();
+                bad(Level::Fail, "TUN", "there is no /dev/net/tun".to_owned(), remedy)
+            }
+            Some(error) => {
+                bad(Level::Fail, "TUN", error.to_string(), "run as root, or: chmod 666 /dev/net/tun".to_owned())
+            }
         }
     }
 
@@ -325,7 +331,7 @@ backends = [{ address = "10.0.0.1" }, { address = "fd00::1" }]
     fn each_obstacle_is_named_with_its_remedy() {
         type Harm = fn(&mut Host);
         let cases: [(Harm, Level, &str); 11] = [
-            (|h| h.tun_device = Some("no /dev/net/tun".to_owned()), Level::Fail, "TUN: no /dev/net/tun; modprobe tun"),
+            (|h| h.tun_device = Some(TunError::NoDevice), Level::Fail, "TUN: there is no /dev/net/tun; modprobe tun"),
             (|h| h.capabilities = Some(1 << 12), Level::Fail, "privileges: missing CAP_NET_RAW; run as root"),
             (|h| h.links.push(link(9, "gate")), Level::Warn, "interface: gate exists"),
             (|h| h.links[0].up = false, Level::Fail, "announce-on: eth0 is down; ip link set eth0 up"),
