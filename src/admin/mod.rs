@@ -4,11 +4,16 @@
 //! `{"version":1,"more":false,"response":{"services":[...]}}`; `more` says that another line follows, so that a million
 //! flows need neither one buffer nor one lock. Several questions may follow each other on one connection.
 
+mod answer;
+mod explain;
 mod filter;
+pub mod hex;
 mod rows;
 
 use serde::{Deserialize, Serialize};
 
+pub use answer::{State, answer};
+pub use explain::{explain, reason, word};
 pub use filter::{FlowFilter, Prefix};
 pub use rows::{
     Administration, BackendRow, BenchRow, ConfigRow, CountRow, DropRow, Explanation, FlowRow, Health, Presence, Probe,
@@ -141,25 +146,4 @@ fn line(value: &impl Serialize) -> Vec<u8> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_question_survives_the_socket() {
-        let filter = FlowFilter { service: Some("web".to_owned()), ..FlowFilter::default() };
-        for request in [Request::ShowServices, Request::ShowFlows(filter), Request::ShowBackends { service: None }] {
-            let line = Question::line(request.clone());
-            assert_eq!(line.iter().filter(|b| **b == b'\n').count(), 1);
-            assert_eq!(Question::parse(&line), Ok(request));
-        }
-        assert_eq!(Question::line(Request::ShowServices), b"{\"version\":1,\"request\":\"show-services\"}\n");
-    }
-
-    #[test]
-    fn what_is_not_understood_is_refused_with_a_reason() {
-        let refused = |line: &str| Question::parse(line.as_bytes()).unwrap_err();
-        assert!(refused("GET / HTTP/1.1").contains("no question to tungate"));
-        assert!(refused(r#"{"version":9,"request":"future"}"#).contains("version 9"));
-        assert!(refused(r#"{"version":1,"request":"future"}"#).contains("does not know the request"));
-    }
-}
+mod tests;

@@ -6,6 +6,7 @@ mod generate;
 mod output;
 mod run;
 mod show;
+mod views;
 
 use std::io::{BufWriter, Write};
 use std::process::ExitCode;

@@ -8,11 +8,12 @@ use clap::{Args, ValueEnum};
 
 use super::check;
 use super::exit::{Exit, Failure};
-use crate::admin::Response;
+use crate::admin::{self, State};
 use crate::io::control;
 use crate::io::daemon::{Daemon, StartError};
 use crate::io::log::{self, Format};
 use crate::io::serve::Server;
+use crate::io::sys;
 use crate::io::tun::{Offloads, TunError};
 
 /// Run the gateway, in the foreground, until SIGTERM or Ctrl-C
@@ -50,7 +51,7 @@ enum LogFormat {
 
 impl Run {
     pub(super) fn run(&self, _out: &mut dyn Write) -> Result<Exit, Failure> {
-        let (snapshot, _) = check::load(&self.config)?;
+        let (snapshot, text) = check::load(&self.config)?;
         let format = match self.log_format {
             LogFormat::Logfmt => Format::logfmt(),
             LogFormat::Json => Format::Json,
@@ -60,8 +61,12 @@ impl Run {
             .map_err(|error| Failure::new(Exit::Refused, error.to_string()))?;
         let offloads = if self.without_offloads { Offloads::None } else { Offloads::All };
         let daemon = Daemon::start(snapshot, offloads).map_err(|error| start_failure(&error))?;
-        let served = control::serve(daemon, server, self.drain, &mut |_, _| {
-            Box::new(std::iter::once(Response::Refused("not connected yet".to_owned())))
+        let file = self.config.display().to_string();
+        let started = sys::now();
+        let served = control::serve(daemon, server, self.drain, &mut |daemon, request| {
+            let end_flow = |flow| daemon.end_flows([flow]);
+            let (shared, now) = (daemon.shared(), sys::now());
+            admin::answer(request, &State { shared, end_flow: &end_flow, started, now, file: &file, text: &text })
         });
         served.map_err(|error| Failure::no(error.to_string()))?;
         ::log::info!("stopped: the interface and its routes are removed");

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use super::conntrack::Table;
+use super::conntrack::{Flow, Table};
 use super::counters::Counters;
 use super::scheduler::{self, Candidate, Loads, Scheduler};
 use crate::config::{Service, ServiceId, Snapshot};
@@ -35,9 +35,29 @@ impl Shared {
             table: Table::new(snapshot.gateway.max_flows, seed),
             counters: Counters::new(usize::from(workers), services, backends),
             loads: Loads::new(backends),
-            policy: ArcSwap::from_pointee(Policy::new(snapshot)),
+            policy: ArcSwap::from_pointee(Policy::new(Arc::new(snapshot))),
             seed,
             workers,
+        })
+    }
+
+    /// A gateway of one worker, on which anything may be tried: the same configuration, seed and loads as now, and of
+    /// the flows a copy of this one. All ports are free there, and schedulers that take turns begin with the first.
+    #[must_use]
+    pub fn rehearsal(&self, flow: Option<&Arc<Flow>>) -> Arc<Self> {
+        let snapshot = Arc::clone(&self.policy.load().snapshot);
+        let (services, backends) = (snapshot.services.len(), snapshot.backends.len());
+        let table = Table::new(snapshot.gateway.max_flows, self.seed);
+        if let Some(flow) = flow {
+            table.commit(&Arc::new(flow.rehearsed())).expect("the table is empty");
+        }
+        Arc::new(Self {
+            table,
+            counters: Counters::new(1, services, backends),
+            loads: self.loads.clone(),
+            policy: ArcSwap::from_pointee(Policy::new(snapshot)),
+            seed: self.seed,
+            workers: 1,
         })
     }
 }
@@ -53,7 +73,7 @@ pub struct Policy {
 impl Policy {
     /// Builds the schedulers of a snapshot. A service that listens in both families has one for each: a flow never
     /// changes its family.
-    pub fn new(snapshot: Snapshot) -> Self {
+    pub fn new(snapshot: Arc<Snapshot>) -> Self {
         let of_family = |id: ServiceId, v4: bool| {
             let backends = snapshot.backends_of(id).filter(|(_, backend)| backend.address.is_v4() == v4);
             let (backup, main): (Vec<_>, Vec<_>) = backends.partition(|(_, backend)| backend.backup);
@@ -64,7 +84,7 @@ impl Policy {
         };
         let ids = (0..snapshot.services.len()).map(|n| ServiceId(u16::try_from(n).expect("checked by config")));
         let schedulers = ids.map(|id| [of_family(id, true), of_family(id, false)]).collect();
-        Self { schedulers, snapshot: Arc::new(snapshot) }
+        Self { schedulers, snapshot }
     }
 
     /// The same configuration, but no backend takes new flows: for a gateway that is about to stop.

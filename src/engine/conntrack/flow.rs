@@ -101,7 +101,8 @@ pub enum Lifecycle {
 }
 
 impl State {
-    const ALL: [Self; 11] = [
+    /// All of them.
+    pub const ALL: [Self; 11] = [
         Self::SynSent,
         Self::SynSent2,
         Self::SynReceived,
@@ -213,6 +214,29 @@ impl Flow {
             armed: AtomicU32::new(0),
             tracker: TrackerCell::default(),
         }
+    }
+
+    /// A copy of this flow as it is now, owned by the one worker of a rehearsal. It holds no lease: its port is the
+    /// original's.
+    pub(in crate::engine) fn rehearsed(&self) -> Self {
+        let copy = Self {
+            original: self.original,
+            reply: self.reply,
+            rewrites: self.rewrites,
+            service: self.service,
+            backend: self.backend,
+            owner: WorkerId(0),
+            leased: false,
+            opened: self.opened,
+            traffic: Default::default(),
+            state: AtomicU8::new(self.state.load(Relaxed)),
+            alive: AtomicBool::new(true),
+            last_seen: AtomicU32::new(self.last_seen.load(Relaxed)),
+            armed: AtomicU32::new(0),
+            tracker: TrackerCell::default(),
+        };
+        copy.set_tracker(&self.tracker());
+        copy
     }
 
     /// Key of the packets of one direction.

@@ -42,6 +42,13 @@ impl Loads {
     }
 }
 
+impl Clone for Loads {
+    /// The loads as they are now, counted apart from then on.
+    fn clone(&self) -> Self {
+        Self(self.0.iter().map(|load| AtomicU32::new(load.load(Relaxed))).collect())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,0 +1,301 @@
+//! Answers, made from what the workers share. Nothing here waits, and nothing but `KillFlows` changes anything.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::explain::explain;
+use super::filter::FlowFilter;
+use super::rows::{
+    Administration, BackendRow, ConfigRow, CountRow, DropRow, FlowRow, Health, Presence, ServiceRow, WorkerRow,
+};
+use super::{Prefix, Request, Response, Responses, hex};
+use crate::config::{BackendId, Balance, Mode, ServiceId, Snapshot};
+use crate::engine::conntrack::{Direction, Flow, State as FlowState};
+use crate::engine::{DropReason, Instant, Shared};
+
+/// Flows in one part of an answer.
+const FLOWS_A_PART: usize = 256;
+
+/// What questions are answered from.
+pub struct State<'a> {
+    /// What the workers share.
+    pub shared: &'a Arc<Shared>,
+    /// Has a flow ended by the worker that owns it.
+    pub end_flow: &'a dyn Fn(Arc<Flow>),
+    /// When the daemon started.
+    pub started: Instant,
+    /// The time.
+    pub now: Instant,
+    /// File of the configuration in force.
+    pub file: &'a str,
+    /// Its text.
+    pub text: &'a str,
+}
+
+impl std::fmt::Debug for State<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("State").field("now", &self.now).field("file", &self.file).finish_non_exhaustive()
+    }
+}
+
+/// Answers a question.
+pub fn answer(request: Request, state: &State<'_>) -> Responses {
+    let snapshot = Arc::clone(&state.shared.policy.load().snapshot);
+    let one = |response| -> Responses { Box::new(std::iter::once(response)) };
+    match request {
+        Request::ShowServices => one(Response::Services(services(state.shared, &snapshot))),
+        Request::ShowBackends { service } => one(backends(state.shared, &snapshot, service.as_deref())),
+        Request::ShowFlows(filter) => match Matcher::new(&filter, &snapshot) {
+            Ok(matcher) => flows(matcher.find(state.shared), snapshot, state.now),
+            Err(not_found) => one(Response::NotFound(not_found)),
+        },
+        Request::CountFlows(filter) => one(match Matcher::new(&filter, &snapshot) {
+            Ok(matcher) => Response::Count(CountRow { flows: matcher.count(state.shared) }),
+            Err(not_found) => Response::NotFound(not_found),
+        }),
+        Request::KillFlows(filter) => one(match Matcher::new(&filter, &snapshot) {
+            Ok(matcher) => {
+                let found = matcher.find(state.shared);
+                let flows = found.len() as u64;
+                found.into_iter().for_each(state.end_flow);
+                Response::Count(CountRow { flows })
+            }
+            Err(not_found) => Response::NotFound(not_found),
+        }),
+        Request::ShowWorkers => one(Response::Workers(workers(state))),
+        Request::ShowDrops => one(Response::Drops(drops(state.shared))),
+        Request::ShowConfig => one(Response::Config(ConfigRow {
+            name: snapshot.gateway.name.clone(),
+            generation: snapshot.generation,
+            file: state.file.to_owned(),
+            text: state.text.to_owned(),
+        })),
+        Request::Explain(probe) => one(match hex::decode(&probe.packet) {
+            Some(mut packet) => Response::Explained(Box::new(explain(state.shared, &mut packet, state.now))),
+            None => Response::Refused("the packet is not written in pairs of hexadecimal digits".to_owned()),
+        }),
+    }
+}
+
+fn services(shared: &Shared, snapshot: &Snapshot) -> Vec<ServiceRow> {
+    let ids = (0..).map(ServiceId);
+    let row = |(id, service): (ServiceId, &crate::config::Service)| {
+        let backends = || snapshot.backends_of(id);
+        let sum = |of: fn(&crate::engine::counters::FlowCounters) -> &crate::engine::counters::Counter| {
+            shared.counters.sum(|worker| of(worker.service(id)))
+        };
+        ServiceRow {
+            name: service.name.clone(),
+            listen: service.listen.iter().map(ToString::to_string).collect(),
+            protocol: service.protocol.to_string(),
+            mode: mode(service.mode).to_owned(),
+            balance: balance(service.balance).to_owned(),
+            backends_up: backends().filter(|(_, backend)| backend.weight > 0).count() as u64,
+            backends_total: backends().count() as u64,
+            flows: backends().map(|(id, _)| u64::from(shared.loads.get(id))).sum(),
+            packets_in: sum(|c| &c.inbound.packets),
+            bytes_in: sum(|c| &c.inbound.bytes),
+            packets_out: sum(|c| &c.outbound.packets),
+            bytes_out: sum(|c| &c.outbound.bytes),
+            flows_opened: sum(|c| &c.opened),
+            flows_refused: sum(|c| &c.refused),
+        }
+    };
+    ids.zip(&snapshot.services).map(row).collect()
+}
+
+fn backends(shared: &Shared, snapshot: &Snapshot, service: Option<&str>) -> Response {
+    let wanted = match service.map(|name| find_service(snapshot, name)).transpose() {
+        Ok(wanted) => wanted,
+        Err(not_found) => return Response::NotFound(not_found),
+    };
+    let row = |(id, backend): (BackendId, &crate::config::Backend)| {
+        let sum = |of: fn(&crate::engine::counters::FlowCounters) -> &crate::engine::counters::Counter| {
+            shared.counters.sum(|worker| of(worker.backend(id)))
+        };
+        BackendRow {
+            service: snapshot.service(backend.service).name.clone(),
+            name: backend.name.clone(),
+            address: match backend.port {
+                Some(port) => backend.endpoint(port).to_string(),
+                None => backend.address.to_string(),
+            },
+            weight: backend.weight,
+            config: Presence::Present,
+            admin: Administration::Enabled,
+            admin_reason: None,
+            health: Health::Unknown,
+            health_reason: None,
+            flows: u64::from(shared.loads.get(id)),
+            flows_opened: sum(|c| &c.opened),
+            packets_in: sum(|c| &c.inbound.packets),
+            bytes_in: sum(|c| &c.inbound.bytes),
+            packets_out: sum(|c| &c.outbound.packets),
+            bytes_out: sum(|c| &c.outbound.bytes),
+        }
+    };
+    let all = (0..).map(BackendId).zip(&snapshot.backends);
+    Response::Backends(all.filter(|(_, b)| wanted.is_none_or(|id| b.service == id)).map(row).collect())
+}
+
+/// The flows as rows, a part at a time: what is kept meanwhile is a pointer for each.
+fn flows(found: Vec<Arc<Flow>>, snapshot: Arc<Snapshot>, now: Instant) -> Responses {
+    let mut left = VecDeque::from(found);
+    let mut first = true;
+    Box::new(std::iter::from_fn(move || {
+        if left.is_empty() && !first {
+            return None;
+        }
+        first = false;
+        let part = left.drain(..FLOWS_A_PART.min(left.len()));
+        Some(Response::Flows(part.map(|flow| flow_row(&flow, &snapshot, now)).collect()))
+    }))
+}
+
+fn flow_row(flow: &Flow, snapshot: &Snapshot, now: Instant) -> FlowRow {
+    let original = flow.key(Direction::Original);
+    let count = |of: fn(&crate::engine::counters::Traffic) -> &crate::engine::counters::Counter| {
+        [of(&flow.traffic[0]).get(), of(&flow.traffic[1]).get()]
+    };
+    FlowRow {
+        protocol: original.protocol.to_string(),
+        client: original.source.to_string(),
+        listen: original.destination.to_string(),
+        service: snapshot.service(flow.service).name.clone(),
+        backend: snapshot.backend(flow.backend).name.clone(),
+        source: flow.leased.then(|| flow.key(Direction::Reply).destination.to_string()),
+        state: flow.state().name().to_owned(),
+        age_s: now.since(flow.opened).as_secs(),
+        idle_s: flow.idle(now).as_secs(),
+        packets: count(|traffic| &traffic.packets),
+        bytes: count(|traffic| &traffic.bytes),
+        synced: false,
+    }
+}
+
+fn workers(state: &State<'_>) -> Vec<WorkerRow> {
+    let elapsed = state.now.since(state.started).as_secs_f64();
+    let row = |(worker, counters): (u16, &crate::engine::counters::WorkerCounters)| {
+        let busy = std::time::Duration::from_micros(counters.busy_micros.get()).as_secs_f64();
+        WorkerRow {
+            worker,
+            packets_in: counters.received.packets.get(),
+            packets_out: counters.sent.packets.get(),
+            bytes_in: counters.received.bytes.get(),
+            bytes_out: counters.sent.bytes.get(),
+            batches: counters.batches.get(),
+            busy_ratio: if elapsed > 0.0 { (busy / elapsed).min(1.0) } else { 0.0 },
+            handed_over: counters.handed_over.get(),
+        }
+    };
+    (0..).zip(state.shared.counters.workers()).map(row).collect()
+}
+
+fn drops(shared: &Shared) -> Vec<DropRow> {
+    let row = |reason: &DropReason| DropRow {
+        reason: reason.name().to_owned(),
+        packets: shared.counters.sum(|worker| worker.drops(*reason)),
+        meaning: reason.meaning().to_owned(),
+    };
+    DropReason::ALL.iter().map(row).collect()
+}
+
+fn mode(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Nat { .. } => "nat",
+    }
+}
+
+fn balance(balance: Balance) -> &'static str {
+    match balance {
+        Balance::Maglev => "maglev",
+        Balance::RoundRobin => "round-robin",
+        Balance::Random => "random",
+        Balance::LeastConnections => "least-connections",
+        Balance::PowerOfTwo => "power-of-two",
+        Balance::SourceHash => "source-hash",
+    }
+}
+
+/// A filter whose names are known to exist.
+struct Matcher {
+    service: Option<ServiceId>,
+    backends: Option<Vec<BackendId>>,
+    client: Option<Prefix>,
+    state: Option<FlowState>,
+}
+
+impl Matcher {
+    fn new(filter: &FlowFilter, snapshot: &Snapshot) -> Result<Self, String> {
+        Ok(Self {
+            service: filter.service.as_deref().map(|name| find_service(snapshot, name)).transpose()?,
+            backends: filter.backend.as_deref().map(|name| find_backends(snapshot, name)).transpose()?,
+            client: filter.client,
+            state: filter.state.as_deref().map(find_state).transpose()?,
+        })
+    }
+
+    fn fits(&self, flow: &Flow) -> bool {
+        self.service.is_none_or(|id| flow.service == id)
+            && self.backends.as_ref().is_none_or(|ids| ids.contains(&flow.backend))
+            && self.client.is_none_or(|prefix| prefix.contains(flow.key(Direction::Original).source.address))
+            && self.state.is_none_or(|state| flow.state() == state)
+    }
+
+    fn find(&self, shared: &Shared) -> Vec<Arc<Flow>> {
+        let mut found = Vec::new();
+        shared.table.for_each(|flow| {
+            if self.fits(flow) {
+                found.push(Arc::clone(flow));
+            }
+        });
+        found
+    }
+
+    fn count(&self, shared: &Shared) -> u64 {
+        let mut count = 0;
+        shared.table.for_each(|flow| count += u64::from(self.fits(flow)));
+        count
+    }
+}
+
+fn find_service(snapshot: &Snapshot, name: &str) -> Result<ServiceId, String> {
+    let found = (0..).map(ServiceId).zip(&snapshot.services).find(|(_, service)| service.name == name);
+    found.map(|(id, _)| id).ok_or_else(|| {
+        let names = snapshot.services.iter().map(|service| service.name.as_str());
+        format!("there is no service `{name}`; there {}", enumerate(names))
+    })
+}
+
+/// Backends of this name: `BACKEND` in any service, or `SERVICE/BACKEND`.
+fn find_backends(snapshot: &Snapshot, name: &str) -> Result<Vec<BackendId>, String> {
+    let full =
+        |backend: &crate::config::Backend| format!("{}/{}", snapshot.service(backend.service).name, backend.name);
+    let all = || (0..).map(BackendId).zip(&snapshot.backends);
+    let found: Vec<_> =
+        all().filter(|(_, backend)| backend.name == name || full(backend) == name).map(|(id, _)| id).collect();
+    if found.is_empty() {
+        let names: Vec<_> = all().map(|(_, backend)| full(backend)).collect();
+        return Err(format!("there is no backend `{name}`; there {}", enumerate(names.iter().map(String::as_str))));
+    }
+    Ok(found)
+}
+
+fn find_state(name: &str) -> Result<FlowState, String> {
+    FlowState::ALL.into_iter().find(|state| state.name() == name).ok_or_else(|| {
+        format!("no flow is ever in state `{name}`; there {}", enumerate(FlowState::ALL.iter().map(|s| s.name())))
+    })
+}
+
+/// `is none`, `is web`, `are web, dns and 7 more`.
+fn enumerate<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    const SHOWN: usize = 12;
+    let names: Vec<_> = names.collect();
+    let shown = names[..names.len().min(SHOWN)].join(", ");
+    match names.len() {
+        0 => "is none".to_owned(),
+        1 => format!("is {shown}"),
+        n if n > SHOWN => format!("are {shown} and {} more", n - SHOWN),
+        _ => format!("are {shown}"),
+    }
+}

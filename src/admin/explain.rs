@@ -1,0 +1,92 @@
+//! One packet through a copy of the engine, every stage written down.
+
+use std::sync::Arc;
+
+use super::hex;
+use super::rows::{Explanation, Stage};
+use crate::engine::conntrack::FlowKey;
+use crate::engine::{Engine, Instant, Route, Shared, TraceSink, Verdict, WorkerId};
+use crate::wire::{Malformed, Offload, Packet};
+
+/// What the gateway would do with this packet now. Nothing happens to the gateway: a rehearsal of it decides, in which
+/// every port is free, and schedulers that take turns begin with the first.
+pub fn explain(shared: &Arc<Shared>, packet: &mut [u8], now: Instant) -> Explanation {
+    let mut stages = Stages::default();
+    let parsed = Packet::parse(packet, Offload::default());
+    let flow = parsed.as_ref().ok().and_then(key).and_then(|key| shared.table.find(&key));
+    let rehearsal = shared.rehearsal(flow.as_ref().map(|(flow, _)| flow));
+    let mut engine = Engine::new(&rehearsal, WorkerId(0), now);
+    let (verdict, mut out) = match parsed {
+        Ok(mut packet) => {
+            stages.stage("parse", || describe(&packet));
+            let verdict = engine.handle(&mut packet, now, &mut stages);
+            (verdict, (verdict == Verdict::Forward).then(|| packet.bytes().to_vec()))
+        }
+        Err(malformed) => (refused(&mut engine, malformed, packet.len(), &mut stages), None),
+    };
+    out = engine.outbox().next().or(out);
+    let snapshot = &rehearsal.policy.load().snapshot;
+    Explanation {
+        verdict: word(verdict).to_owned(),
+        reason: reason(verdict).map(str::to_owned),
+        service: stages.route.service.map(|id| snapshot.service(id).name.clone()),
+        backend: stages.route.backend.map(|id| snapshot.backend(id).name.clone()),
+        stages: stages.list,
+        packet_out: out.map(|packet| hex::encode(&packet)),
+    }
+}
+
+/// The word for a verdict in reports.
+pub fn word(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Forward => "forward",
+        Verdict::Reply => "reply",
+        Verdict::Consume => "consume",
+        Verdict::Handoff(_) => "handoff",
+        Verdict::Drop(_) => "drop",
+    }
+}
+
+/// The name of the reason, if it was dropped.
+pub fn reason(verdict: Verdict) -> Option<&'static str> {
+    if let Verdict::Drop(reason) = verdict { Some(reason.name()) } else { None }
+}
+
+fn key(packet: &Packet<'_>) -> Option<FlowKey> {
+    let (source, destination) = packet.endpoints()?;
+    Some(FlowKey { source, destination, protocol: packet.protocol() })
+}
+
+fn describe(packet: &Packet<'_>) -> String {
+    let (source, destination) = packet.addresses();
+    let ends = packet.endpoints().map_or_else(|| format!("{source} -> {destination}"), |(s, d)| format!("{s} -> {d}"));
+    let flags = packet.tcp().map(|segment| format!(", {:?}", segment.flags)).unwrap_or_default();
+    format!("{} {ends}{flags}, TTL {}, {} bytes", packet.protocol(), packet.ttl(), packet.bytes().len())
+}
+
+fn refused(engine: &mut Engine, malformed: Malformed, len: usize, stages: &mut Stages) -> Verdict {
+    let verdict = engine.malformed(malformed, len);
+    if let Verdict::Drop(reason) = verdict {
+        stages.stage("parse", || reason.meaning().to_owned());
+    }
+    verdict
+}
+
+/// Writes down what it is told.
+#[derive(Default)]
+struct Stages {
+    list: Vec<Stage>,
+    route: Route,
+}
+
+impl TraceSink for Stages {
+    const ENABLED: bool = true;
+
+    fn stage(&mut self, stage: &'static str, text: impl FnOnce() -> String) {
+        self.list.push(Stage { stage: stage.to_owned(), text: text() });
+    }
+
+    fn route(&mut self, route: Route) {
+        self.route = route;
+    }
+}

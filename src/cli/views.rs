@@ -1,0 +1,108 @@
+//! The columns of each kind of item.
+
+use serde::Serialize;
+
+use super::output::{Column, View, size, span};
+use crate::admin::{BackendRow, ConfigRow, CountRow, DropRow, FlowRow, ServiceRow, WorkerRow};
+
+pub(super) static SERVICES: View<ServiceRow> = View {
+    kind: "ServiceList",
+    columns: &[
+        Column { title: "NAME", cell: |s| s.name.clone() },
+        Column { title: "LISTEN", cell: |s| s.listen.join(" ") },
+        Column { title: "PROTOCOL", cell: |s| s.protocol.clone() },
+        Column { title: "+MODE", cell: |s| s.mode.clone() },
+        Column { title: "BALANCE", cell: |s| s.balance.clone() },
+        Column { title: ">BACKENDS", cell: |s| format!("{}/{}", s.backends_up, s.backends_total) },
+        Column { title: ">FLOWS", cell: |s| s.flows.to_string() },
+        Column { title: "+>OPENED", cell: |s| s.flows_opened.to_string() },
+        Column { title: "+>REFUSED", cell: |s| s.flows_refused.to_string() },
+        Column { title: "+>PACKETS IN", cell: |s| s.packets_in.to_string() },
+        Column { title: "+>PACKETS OUT", cell: |s| s.packets_out.to_string() },
+        Column { title: ">IN", cell: |s| size(s.bytes_in) },
+        Column { title: ">OUT", cell: |s| size(s.bytes_out) },
+    ],
+};
+
+pub(super) static BACKENDS: View<BackendRow> = View {
+    kind: "BackendList",
+    columns: &[
+        Column { title: "SERVICE", cell: |b| b.service.clone() },
+        Column { title: "NAME", cell: |b| b.name.clone() },
+        Column { title: "ADDRESS", cell: |b| b.address.clone() },
+        Column { title: ">WEIGHT", cell: |b| b.weight.to_string() },
+        Column { title: "+CONFIG", cell: |b| word(b.config) },
+        Column { title: "ADMIN", cell: |b| word(b.admin) },
+        Column { title: "+ADMIN REASON", cell: |b| b.admin_reason.clone().unwrap_or_default() },
+        Column { title: "HEALTH", cell: |b| word(b.health) },
+        Column { title: "+HEALTH REASON", cell: |b| b.health_reason.clone().unwrap_or_default() },
+        Column { title: ">FLOWS", cell: |b| b.flows.to_string() },
+        Column { title: "+>OPENED", cell: |b| b.flows_opened.to_string() },
+        Column { title: "+>PACKETS IN", cell: |b| b.packets_in.to_string() },
+        Column { title: "+>PACKETS OUT", cell: |b| b.packets_out.to_string() },
+        Column { title: ">IN", cell: |b| size(b.bytes_in) },
+        Column { title: ">OUT", cell: |b| size(b.bytes_out) },
+    ],
+};
+
+pub(super) static FLOWS: View<FlowRow> = View {
+    kind: "FlowList",
+    columns: &[
+        Column { title: "PROTOCOL", cell: |f| f.protocol.clone() },
+        Column { title: "CLIENT", cell: |f| f.client.clone() },
+        Column { title: "LISTEN", cell: |f| f.listen.clone() },
+        Column { title: "SOURCE", cell: |f| f.source.clone().unwrap_or_else(|| "-".to_owned()) },
+        Column { title: "BACKEND", cell: |f| format!("{}/{}", f.service, f.backend) },
+        Column { title: "STATE", cell: |f| f.state.clone() },
+        Column { title: "+>AGE", cell: |f| span(f.age_s) },
+        Column { title: ">IDLE", cell: |f| span(f.idle_s) },
+        Column { title: "+>PACKETS IN", cell: |f| f.packets[0].to_string() },
+        Column { title: "+>PACKETS OUT", cell: |f| f.packets[1].to_string() },
+        Column { title: "+>IN", cell: |f| size(f.bytes[0]) },
+        Column { title: "+>OUT", cell: |f| size(f.bytes[1]) },
+        Column { title: "+SYNCED", cell: |f| if f.synced { "yes" } else { "no" }.to_owned() },
+    ],
+};
+
+pub(super) static COUNT: View<CountRow> =
+    View { kind: "FlowCount", columns: &[Column { title: "FLOWS", cell: |c| c.flows.to_string() }] };
+
+pub(super) static WORKERS: View<WorkerRow> = View {
+    kind: "WorkerList",
+    columns: &[
+        Column { title: "WORKER", cell: |w| w.worker.to_string() },
+        Column { title: ">BUSY", cell: |w| format!("{:.1} %", w.busy_ratio * 100.0) },
+        Column { title: ">PACKETS IN", cell: |w| w.packets_in.to_string() },
+        Column { title: ">PACKETS OUT", cell: |w| w.packets_out.to_string() },
+        Column { title: ">IN", cell: |w| size(w.bytes_in) },
+        Column { title: ">OUT", cell: |w| size(w.bytes_out) },
+        Column { title: "+>BATCHES", cell: |w| w.batches.to_string() },
+        Column { title: "+>HANDED OVER", cell: |w| w.handed_over.to_string() },
+    ],
+};
+
+pub(super) static DROPS: View<DropRow> = View {
+    kind: "DropList",
+    columns: &[
+        Column { title: "REASON", cell: |d| d.reason.clone() },
+        Column { title: ">PACKETS", cell: |d| d.packets.to_string() },
+        Column { title: "MEANING", cell: |d| d.meaning.clone() },
+    ],
+};
+
+pub(super) static CONFIG: View<ConfigRow> = View {
+    kind: "Config",
+    columns: &[
+        Column { title: "NAME", cell: |c| c.name.clone() },
+        Column { title: ">GENERATION", cell: |c| c.generation.to_string() },
+        Column { title: "FILE", cell: |c| c.file.clone() },
+    ],
+};
+
+/// The word that an enum has in JSON.
+fn word(value: impl Serialize) -> String {
+    let Ok(serde_json::Value::String(word)) = serde_json::to_value(value) else {
+        unreachable!("only enums without fields come here")
+    };
+    word
+}
