@@ -1,6 +1,7 @@
 //! What people type. One binary, verb first; each verb is a function that writes into any `Write`.
 
 mod check;
+mod demo;
 mod exit;
 mod generate;
 mod output;
@@ -46,6 +47,7 @@ Exit codes: 0 yes, 1 no (invalid, unhealthy, not found), 2 usage, 3 daemon not r
 #[derive(Debug, Subcommand)]
 enum Verb {
     Run(run::Run),
+    Demo(demo::Demo),
     Check(check::Check),
     #[command(subcommand)]
     Show(show::Show),
@@ -76,6 +78,7 @@ pub fn main() -> ExitCode {
 fn run(cli: &Cli, out: &mut dyn Write) -> Result<Exit, Failure> {
     match &cli.verb {
         Verb::Run(run) => run.run(out),
+        Verb::Demo(demo) => demo.run(out),
         Verb::Check(check) => check.run(out),
         Verb::Show(show) => show.run(out),
         Verb::Flows(flows) => flows.run(out),
