@@ -1,9 +1,12 @@
-//! What a scheduler costs: a table built at a change of the pool, a pick for each new flow.
+//! What a new flow costs besides its two keys: a pick and, with full NAT, a port lease; and what a change of the pool
+//! costs: a table.
 
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use tungate::config::{BackendId, Balance};
+use tungate::engine::WorkerId;
+use tungate::engine::nat::ports::Ports;
 use tungate::engine::scheduler::{Candidate, Loads, Request, build};
 use tungate::wire::{Address, Endpoint, Protocol};
 
@@ -59,5 +62,36 @@ fn pick(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, maglev_table, pick);
+/// Aim: a lease well below 100 ns. Each iteration is a lease and a release, of pools of 100 backends in turn.
+fn lease(c: &mut Criterion) {
+    let mut group = c.benchmark_group("lease-and-release");
+    let sources = [Address::v4([10, 99, 0, 10]), Address::v4([10, 99, 0, 11])];
+    let backend = |n: u64| Endpoint::new(Address::v4([10, 0, 0, (n % 100) as u8]), 80);
+    // The share of a pool's ports that others hold: with half, every other client finds its port taken.
+    for (name, held) in [("own-port-free", 1), ("half-held", 32_000), ("nearly-full", 64_500)] {
+        let mut ports = Ports::new(WorkerId(0), 1);
+        let mut random = 1u64;
+        let mut next = || {
+            random = random.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+            random.rotate_left(29)
+        };
+        for n in (0..200 * held).map(|n| n % 200) {
+            let random = next();
+            let port = 1_024 | (random >> 48) as u16;
+            ports
+                .lease(&sources[n % 2..=n % 2], backend(n as u64 / 2), Protocol::TCP, port, random)
+                .expect("ports are left");
+        }
+        group.bench_function(name, |b| {
+            b.iter(|| {
+                let random = next();
+                let (backend, port) = (backend(random), 1_024 | (random >> 48) as u16);
+                let source = ports.lease(&sources, backend, Protocol::TCP, port, random).expect("ports are left");
+                ports.release(source, backend, Protocol::TCP);
+            });
+        });
+    }
+}
+
+criterion_group!(benches, maglev_table, pick, lease);
 criterion_main!(benches);

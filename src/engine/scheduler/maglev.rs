@@ -66,8 +66,7 @@ impl Scheduler for Maglev {
             HashOn::Flow => flow_hash(request),
             HashOn::Client => client_hash(request),
         };
-        let slot = usize::try_from(random::below(hash, self.table.len() as u64)).expect("the table fits in memory");
-        self.table.get(slot).copied()
+        self.table.get(random::index(hash, self.table.len())).copied()
     }
 }
 
@@ -118,10 +117,10 @@ struct Permutation {
 
 impl Permutation {
     fn of(key: &str) -> Self {
-        let below = |hash, n: u32| u32::try_from(random::below(hash, n.into())).expect("below a u32");
+        let hash = |hash_key| SipHasher24::new_with_key(hash_key).hash(key.as_bytes());
         Self {
-            offset: below(SipHasher24::new_with_key(OFFSET_KEY).hash(key.as_bytes()), SLOTS),
-            skip: 1 + below(SipHasher24::new_with_key(SKIP_KEY).hash(key.as_bytes()), SLOTS - 1),
+            offset: random::below_u32(hash(OFFSET_KEY), SLOTS),
+            skip: 1 + random::below_u32(hash(SKIP_KEY), SLOTS - 1),
         }
     }
 }
