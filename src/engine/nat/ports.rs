@@ -74,6 +74,8 @@ impl Ports {
             return Err(Exhausted);
         }
         let own = self.slice.index(client_port).filter(|_| client_port != 0);
+        // The scheduler has picked by the same number: another one, lest each backend see one source address only.
+        let random = random::another(!random);
         let (before, from) = sources.split_at(random::index(random, sources.len()));
         for &source in from.iter().chain(before) {
             let pool = self.pools.entry(PoolKey { source, backend, protocol });
