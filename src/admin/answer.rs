@@ -9,7 +9,7 @@ use super::rows::{
     Administration, BackendRow, ConfigRow, CountRow, DropRow, FlowRow, Health, Presence, ServiceRow, WorkerRow,
 };
 use super::{Prefix, Request, Response, Responses, hex};
-use crate::config::{BackendId, Balance, Mode, ServiceId, Snapshot};
+use crate::config::{self, BackendId, Balance, Mode, ServiceId, Snapshot};
 use crate::engine::conntrack::{Direction, Flow, State as FlowState};
 use crate::engine::{DropReason, Instant, Shared};
 
@@ -105,7 +105,7 @@ fn services(shared: &Shared, snapshot: &Snapshot) -> Vec<ServiceRow> {
 }
 
 fn backends(shared: &Shared, snapshot: &Snapshot, service: Option<&str>) -> Response {
-    let wanted = match service.map(|name| find_service(snapshot, name)).transpose() {
+    let wanted = match service.map(|name| snapshot.find_service(name)).transpose() {
         Ok(wanted) => wanted,
         Err(not_found) => return Response::NotFound(not_found),
     };
@@ -228,8 +228,8 @@ struct Matcher {
 impl Matcher {
     fn new(filter: &FlowFilter, snapshot: &Snapshot) -> Result<Self, String> {
         Ok(Self {
-            service: filter.service.as_deref().map(|name| find_service(snapshot, name)).transpose()?,
-            backends: filter.backend.as_deref().map(|name| find_backends(snapshot, name)).transpose()?,
+            service: filter.service.as_deref().map(|name| snapshot.find_service(name)).transpose()?,
+            backends: filter.backend.as_deref().map(|name| snapshot.find_backends(name)).transpose()?,
             client: filter.client,
             state: filter.state.as_deref().map(find_state).transpose()?,
         })
@@ -259,43 +259,11 @@ impl Matcher {
     }
 }
 
-fn find_service(snapshot: &Snapshot, name: &str) -> Result<ServiceId, String> {
-    let found = (0..).map(ServiceId).zip(&snapshot.services).find(|(_, service)| service.name == name);
-    found.map(|(id, _)| id).ok_or_else(|| {
-        let names = snapshot.services.iter().map(|service| service.name.as_str());
-        format!("there is no service `{name}`; there {}", enumerate(names))
-    })
-}
-
-/// Backends of this name: `BACKEND` in any service, or `SERVICE/BACKEND`.
-fn find_backends(snapshot: &Snapshot, name: &str) -> Result<Vec<BackendId>, String> {
-    let full =
-        |backend: &crate::config::Backend| format!("{}/{}", snapshot.service(backend.service).name, backend.name);
-    let all = || (0..).map(BackendId).zip(&snapshot.backends);
-    let found: Vec<_> =
-        all().filter(|(_, backend)| backend.name == name || full(backend) == name).map(|(id, _)| id).collect();
-    if found.is_empty() {
-        let names: Vec<_> = all().map(|(_, backend)| full(backend)).collect();
-        return Err(format!("there is no backend `{name}`; there {}", enumerate(names.iter().map(String::as_str))));
-    }
-    Ok(found)
-}
-
 fn find_state(name: &str) -> Result<FlowState, String> {
     FlowState::ALL.into_iter().find(|state| state.name() == name).ok_or_else(|| {
-        format!("no flow is ever in state `{name}`; there {}", enumerate(FlowState::ALL.iter().map(|s| s.name())))
+        format!(
+            "no flow is ever in state `{name}`; there {}",
+            config::enumerate(FlowState::ALL.iter().map(|s| s.name()))
+        )
     })
-}
-
-/// `is none`, `is web`, `are web, dns and 7 more`.
-fn enumerate<'a>(names: impl Iterator<Item = &'a str>) -> String {
-    const SHOWN: usize = 12;
-    let names: Vec<_> = names.collect();
-    let shown = names[..names.len().min(SHOWN)].join(", ");
-    match names.len() {
-        0 => "is none".to_owned(),
-        1 => format!("is {shown}"),
-        n if n > SHOWN => format!("are {shown} and {} more", n - SHOWN),
-        _ => format!("are {shown}"),
-    }
 }

@@ -5,6 +5,7 @@ mod demo;
 mod exit;
 mod generate;
 mod output;
+mod replay;
 mod run;
 mod show;
 mod views;
@@ -38,6 +39,7 @@ struct Cli {
 
 const AFTER_HELP: &str = "\
 First steps:
+  tungate demo                              watch it work, in a lab of its own on this machine
   tungate config example > tungate.toml     a commented configuration to start from
   tungate check tungate.toml                say all that is wrong with it
   tungate show services                     what a running gateway does
@@ -49,6 +51,7 @@ enum Verb {
     Run(run::Run),
     Demo(demo::Demo),
     Check(check::Check),
+    Replay(replay::Replay),
     #[command(subcommand)]
     Show(show::Show),
     #[command(subcommand)]
@@ -80,6 +83,7 @@ fn run(cli: &Cli, out: &mut dyn Write) -> Result<Exit, Failure> {
         Verb::Run(run) => run.run(out),
         Verb::Demo(demo) => demo.run(out),
         Verb::Check(check) => check.run(out),
+        Verb::Replay(replay) => replay.run(out),
         Verb::Show(show) => show.run(out),
         Verb::Flows(flows) => flows.run(out),
         Verb::Config(config) => config.run(out),

@@ -7,6 +7,7 @@ mod check;
 mod diagnostic;
 mod keys;
 mod listeners;
+mod names;
 mod raw;
 mod reader;
 mod schema;
@@ -19,6 +20,7 @@ use std::time::Duration;
 
 pub use self::diagnostic::{Code, Diagnostic, Label, Report, Severity};
 pub use self::listeners::{Listen, Listeners};
+pub use self::names::enumerate;
 use self::raw::RawFile;
 pub use self::schema::schema;
 use crate::wire::{Address, Endpoint, Protocol};

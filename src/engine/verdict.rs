@@ -83,6 +83,7 @@ macro_rules! drop_reasons {
 }
 
 drop_reasons! {
+    NotIp "not-ip" "a captured frame that holds no IP packet; a TUN delivers none"
     Truncated "truncated" "fewer bytes arrived than the IP header announces"
     BadIpHeader "bad-ip-header" "IP version, header length or total length make no sense"
     BadIpChecksum "bad-ip-checksum" "the IPv4 header checksum is wrong"
