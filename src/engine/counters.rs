@@ -127,6 +127,12 @@ impl WorkerCounters {
         self.drops(reason).add(1);
     }
 
+    /// A packet that was absorbed will never be sent: it counts as dropped, and only so.
+    pub fn absorbed_dropped(&self, reason: DropReason) {
+        self.consumed.retract();
+        self.drops(reason).add(1);
+    }
+
     /// A packet could not be handed over after all: it counts as dropped, and only so.
     pub fn handoff_failed(&self, reason: DropReason) {
         self.handed_over.retract();

@@ -11,6 +11,7 @@
 
 pub mod conntrack;
 pub mod counters;
+mod fragment;
 mod guard;
 mod icmp;
 pub mod nat;
@@ -32,6 +33,7 @@ use crate::wire::{Malformed, Packet, Protocol, TcpFlags};
 use conntrack::tcp::Outcome;
 use conntrack::{Direction, Expiry, Flow, FlowCache, FlowKey, State};
 use counters::WorkerCounters;
+use fragment::Fragments;
 use guard::TokenBucket;
 use nat::ports::Ports;
 
@@ -52,6 +54,8 @@ pub struct Engine {
     expiry: Expiry,
     ports: Ports,
     icmp_errors: TokenBucket,
+    fragments: Fragments,
+    next_fragment_id: u32,
     outbox: Vec<Vec<u8>>,
 }
 
@@ -67,6 +71,8 @@ impl Engine {
             ports: Ports::new(worker, shared.workers),
             // R10: 10 a second, 10 at once, for both families together.
             icmp_errors: TokenBucket::new(10, 10),
+            fragments: Fragments::new(shared.seed ^ 2),
+            next_fragment_id: fragment::first_id(shared.seed, shared.workers, worker),
             outbox: Vec::new(),
             shared: Arc::clone(shared),
         }
@@ -101,9 +107,15 @@ impl Engine {
         self.outbox.drain(..)
     }
 
+    /// Whether there is something in the [`Self::outbox`].
+    #[inline]
+    pub fn has_mail(&self) -> bool {
+        !self.outbox.is_empty()
+    }
+
     /// When [`Self::handle_timeout`] wants to be called, if at all.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.expiry.poll()
+        [self.expiry.poll(), self.fragments.poll()].into_iter().flatten().min()
     }
 
     /// Forgets flows whose time is over, a bounded number; call again while it returns true.
@@ -113,6 +125,8 @@ impl Engine {
         for flow in over {
             self.close(&flow);
         }
+        self.fragments.expire(now);
+        self.count_forgotten();
         more
     }
 
@@ -146,19 +160,28 @@ impl Engine {
         if let Err(reason) = guard::admit(packet) {
             return Verdict::Drop(reason);
         }
+        if let Some(fragment) = packet.fragment() {
+            return self.fragment(packet, fragment, now, trace);
+        }
         let Some((source, destination)) = packet.endpoints() else {
             return self.without_ports(packet, now, trace);
         };
         let key = FlowKey { source, destination, protocol: packet.protocol() };
-        if let Some((flow, direction)) = self.cache.find(&key) {
+        self.follow(&key, packet, now, trace)
+    }
+
+    /// A packet with this key: of a flow in the cache, of one in the table, or of none yet.
+    #[inline]
+    fn follow<T: TraceSink>(&mut self, key: &FlowKey, packet: &mut Packet<'_>, now: Instant, trace: &mut T) -> Verdict {
+        if let Some((flow, direction)) = self.cache.find(key) {
             let step = pass(flow, direction, packet, now, self.shared.counters.worker(self.worker), trace);
             if let Step::Done(verdict) = step {
                 return verdict;
             }
             let flow = Arc::clone(flow);
-            return self.settle(step, &flow, &key, packet, now, trace);
+            return self.settle(step, &flow, key, packet, now, trace);
         }
-        self.miss(&key, packet, now, trace)
+        self.miss(key, packet, now, trace)
     }
 
     /// A packet whose flow is not in the cache.
@@ -167,10 +190,11 @@ impl Engine {
             trace.stage("conntrack", || format!("no flow {} -> {}", key.source, key.destination));
             return self.open(key, packet, now, trace);
         };
-        if flow.owner != self.worker {
+        if flow.owner == self.worker {
+            self.cache.insert(key, &flow);
+        } else if packet.fragment().is_none() {
             return Verdict::Handoff(flow.owner);
         }
-        self.cache.insert(key, &flow);
         let step = pass(&flow, direction, packet, now, self.counters(), trace);
         self.settle(step, &flow, key, packet, now, trace)
     }
@@ -188,10 +212,14 @@ impl Engine {
         match step {
             Step::Done(verdict) => verdict,
             Step::Moved => {
-                self.expiry.arm(flow, now, &self.policy.snapshot.timeouts);
+                if flow.owner == self.worker {
+                    self.expiry.arm(flow, now, &self.policy.snapshot.timeouts);
+                }
                 Verdict::Forward
             }
             Step::HopsExhausted => self.time_exceeded(packet, now),
+            // A fragment of another worker's flow: only the owner may end it.
+            Step::Reopen if flow.owner != self.worker => Verdict::Drop(DropReason::TcpState),
             Step::Reopen => {
                 trace.stage("conntrack", || "a SYN on a connection that is over: it begins anew".into());
                 self.close(flow);
@@ -251,11 +279,7 @@ fn pass<T: TraceSink>(
         Track::Reopen => return Step::Reopen,
         Track::Refuse(reason) => return Step::Done(Verdict::Drop(reason)),
     };
-    let len = packet.bytes().len();
-    flow.traffic[direction as usize].count(len);
-    for shared in [counters.service(flow.service), counters.backend(flow.backend)] {
-        shared.towards(direction).count(len);
-    }
+    count_traffic(flow, direction, packet.bytes().len(), counters);
     nat::apply(packet, flow, direction);
     trace.stage("rewrite", || describe(packet));
     if after == before {
@@ -264,6 +288,14 @@ fn pass<T: TraceSink>(
     flow.set_state(after);
     trace.stage("conntrack", || format!("{} -> {}", before.name(), after.name()));
     Step::Moved
+}
+
+#[inline]
+fn count_traffic(flow: &Flow, direction: Direction, len: usize, counters: &WorkerCounters) {
+    flow.traffic[direction as usize].count(len);
+    for sum in [counters.service(flow.service), counters.backend(flow.backend)] {
+        sum.towards(direction).count(len);
+    }
 }
 
 /// What a packet means for the state of its flow.
@@ -309,11 +341,10 @@ fn describe(packet: &Packet<'_>) -> String {
 }
 
 impl Engine {
-    /// ICMP, fragments, and protocols that no service carries.
+    /// ICMP, and protocols that no service carries.
     fn without_ports<T: TraceSink>(&mut self, packet: &mut Packet<'_>, now: Instant, trace: &mut T) -> Verdict {
         match packet.protocol() {
             Protocol::ICMP | Protocol::ICMPV6 => self.icmp(packet, now, trace),
-            _ if packet.fragment().is_some() => Verdict::Drop(DropReason::FragmentLimit),
             _ => Verdict::Drop(DropReason::Protocol),
         }
     }

@@ -35,8 +35,9 @@ impl Engine {
         if packet.ttl() <= 1 {
             return self.time_exceeded(packet, now);
         }
+        // A flow that begins with a fragment belongs to the worker that looks after the fragments.
         let owner = steering::owner(key.source, self.shared.workers);
-        if owner != self.worker {
+        if owner != self.worker && packet.fragment().is_none() {
             return Verdict::Handoff(owner);
         }
         if let Err(verdict) = self.may_open(packet) {

@@ -2,18 +2,30 @@
 //! keep their order; a packet that arrives elsewhere is handed over.
 
 use super::WorkerId;
-use crate::wire::Endpoint;
+use crate::wire::{Address, Endpoint};
 
 /// The owner of flows from this client, among `workers`: a multiply-xorshift over the words of its endpoint. It must
 /// mix well in its high bits, and be simple enough for a steering program in the kernel; it needs no secret, since all
 /// that an attacker can reach by it is one worker.
-#[expect(clippy::cast_possible_truncation, reason = "the product's high half is below `workers`")]
 pub fn owner(client: Endpoint, workers: u16) -> WorkerId {
-    let mut hash = u32::from(client.port);
-    for word in client.address.octets().as_chunks::<4>().0 {
+    pick(mix(u32::from(client.port), client.address), workers)
+}
+
+/// The worker that looks after the fragments of a datagram, of which only the first has ports.
+pub fn owner_of_datagram(source: Address, destination: Address, id: u32, workers: u16) -> WorkerId {
+    pick(mix(mix(id, source), destination), workers)
+}
+
+fn mix(mut hash: u32, address: Address) -> u32 {
+    for word in address.octets().as_chunks::<4>().0 {
         hash = (hash ^ u32::from_be_bytes(*word)).wrapping_mul(0x9e37_79b1);
         hash ^= hash >> 15;
     }
+    hash
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "the product's high half is below `workers`")]
+fn pick(mut hash: u32, workers: u16) -> WorkerId {
     hash = hash.wrapping_mul(0x85eb_ca77);
     hash ^= hash >> 13;
     WorkerId(((u64::from(hash) * u64::from(workers)) >> 32) as u16)
@@ -22,7 +34,6 @@ pub fn owner(client: Endpoint, workers: u16) -> WorkerId {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::Address;
 
     #[test]
     fn sequential_ports_and_addresses_spread_evenly() {

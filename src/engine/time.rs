@@ -11,6 +11,9 @@ impl Instant {
     /// The driver's start.
     pub const ZERO: Self = Self(0);
 
+    /// Later than everything.
+    pub const MAX: Self = Self(u64::MAX);
+
     /// From microseconds since the driver's start.
     #[inline]
     pub const fn from_micros(micros: u64) -> Self {

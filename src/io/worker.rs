@@ -166,7 +166,6 @@ fn process(mut frame: Frame<'_>, engine: &mut Engine, port: &mut TunPort, mailbo
             Ok(()) => engine.counters().sent.count(len),
             Err(_) => engine.counters().forward_failed(DropReason::SendFailed),
         },
-        Verdict::Reply => send_own(engine, port),
         Verdict::Handoff(owner) => {
             let mailbox = &mailboxes[usize::from(owner.0)];
             match mailbox.handed.push(frame.seal(len, &offload).to_vec()) {
@@ -174,7 +173,10 @@ fn process(mut frame: Frame<'_>, engine: &mut Engine, port: &mut TunPort, mailbo
                 Err(_) => engine.counters().handoff_failed(DropReason::HandoffFull),
             }
         }
-        Verdict::Consume | Verdict::Drop(_) => {}
+        Verdict::Reply | Verdict::Consume | Verdict::Drop(_) => {}
+    }
+    if engine.has_mail() {
+        send_own(engine, port);
     }
 }
 

@@ -41,6 +41,8 @@ pub struct Fragment {
     pub offset: u16,
     /// Whether more follow.
     pub more: bool,
+    /// Where in the packet the identification stands.
+    pub(super) id_at: u16,
 }
 
 /// What the IP header and its options or extension headers say.
@@ -112,7 +114,7 @@ fn parse_v4(bytes: &[u8], whole: Whole) -> Result<IpHeader, Malformed> {
     let flags_offset = u16::from_be_bytes([header[6], header[7]]);
     let (offset, more) = ((flags_offset & 0x1fff) * 8, flags_offset & 0x2000 != 0);
     let id = u32::from(u16::from_be_bytes([header[4], header[5]]));
-    let fragment = (offset != 0 || more).then_some(Fragment { id, offset, more });
+    let fragment = (offset != 0 || more).then_some(Fragment { id, offset, more, id_at: 4 });
     if let Some(fragment) = fragment {
         check_fragment(fragment, usize::from(total_len) - header_len)?;
     }
@@ -204,7 +206,7 @@ fn walk_extensions(packet: &[u8], parsed: &mut IpHeader) -> Result<(), Malformed
         if kind == FRAGMENT {
             let word = u16::from_be_bytes([header[2], header[3]]);
             let id = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
-            let fragment = Fragment { id, offset: word & !7, more: word & 1 != 0 };
+            let fragment = Fragment { id, offset: word & !7, more: word & 1 != 0, id_at: parsed.payload - 4 };
             if fragment.offset != 0 || fragment.more {
                 // What lies behind this header belongs to the datagram; only the packet's own length tells how much.
                 check_fragment(fragment, parsed.total_len as usize - usize::from(parsed.payload))?;

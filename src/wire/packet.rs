@@ -181,6 +181,23 @@ impl<'a> Packet<'a> {
         }
     }
 
+    /// Gives a fragment another identification; IPv4 has room for its lower half. No effect on other packets.
+    pub fn set_fragment_id(&mut self, id: u32) {
+        let Some(fragment) = self.header.fragment else { return };
+        let at = usize::from(fragment.id_at);
+        let new = id.to_be_bytes();
+        match self.header.family {
+            Family::V4 => {
+                let field = &mut self.bytes[at..at + 2];
+                let change = checksum::delta(field, &new[2..]);
+                field.copy_from_slice(&new[2..]);
+                let sum = u16::from_be_bytes([self.bytes[10], self.bytes[11]]);
+                self.bytes[10..12].copy_from_slice(&checksum::update(sum, change).to_be_bytes());
+            }
+            Family::V6 => self.bytes[at..at + 4].copy_from_slice(&new),
+        }
+    }
+
     /// Gives the packet other addresses and one hop less, its payload's checksum left to the caller.
     pub(super) fn route_to(&mut self, source: Address, destination: Address) {
         let nowhere = |address| Endpoint::new(address, 0);

@@ -1,0 +1,116 @@
+//! Virtual reassembly: fragments go where their first one goes, within their own boundaries (R72-R83).
+//!
+//! Nothing is put together. What comes before the first fragment, the only one with ports, is held; once the first has
+//! found its flow, held and later ones follow with their addresses rewritten. All state is bounded in datagrams, bytes
+//! and time; when there is no room the oldest datagram is given up, so that a flood only harms other fragments (R74).
+
+mod cache;
+
+use super::conntrack::{Direction, Flow, FlowKey};
+use super::verdict::{DropReason, TraceSink, Verdict};
+use super::{Engine, Instant, WorkerId, count_traffic, nat, steering};
+use crate::wire::{Fragment, Offload, Packet, Protocol};
+pub(super) use cache::Fragments;
+use cache::{Admission, DatagramKey, Way};
+
+impl Engine {
+    /// A fragment goes where the first one of its datagram goes. All of them are looked after by one worker, which is not
+    /// always the owner of their flow: it then writes into that flow what a race may lose (a count, a time), no more.
+    pub(super) fn fragment<T: TraceSink>(
+        &mut self,
+        packet: &mut Packet<'_>,
+        fragment: Fragment,
+        now: Instant,
+        trace: &mut T,
+    ) -> Verdict {
+        // RFC 3128 3: such a fragment is made to change the flags of a header that was let through.
+        if packet.protocol() == Protocol::TCP && fragment.offset == 8 {
+            return Verdict::Drop(DropReason::BadFragment);
+        }
+        let key = DatagramKey::of(packet, fragment);
+        let owner = steering::owner_of_datagram(key.source, key.destination, key.id, self.shared.workers);
+        if owner != self.worker {
+            return Verdict::Handoff(owner);
+        }
+        let until = now + key.timeout(&self.policy.snapshot.timeouts);
+        let admission = self.fragments.admit(&key, fragment, packet, until);
+        trace.stage("fragment", || format!("at {}, more: {}: {}", fragment.offset, fragment.more, admission.name()));
+        let verdict = match admission {
+            Admission::First => self.first_fragment(&key, packet, now, trace),
+            Admission::Known(way) => self.later_fragment(&way, packet),
+            Admission::Absorbed => Verdict::Consume,
+            Admission::Refused(reason) => Verdict::Drop(reason),
+        };
+        self.count_forgotten();
+        verdict
+    }
+
+    /// The first fragment has the ports: it decides for the whole datagram.
+    fn first_fragment<T: TraceSink>(
+        &mut self,
+        datagram: &DatagramKey,
+        packet: &mut Packet<'_>,
+        now: Instant,
+        trace: &mut T,
+    ) -> Verdict {
+        let Some((source, destination)) = packet.endpoints() else {
+            let verdict = self.without_ports(packet, now, trace);
+            self.fragments.kill(datagram, DropReason::Protocol);
+            return verdict;
+        };
+        let key = FlowKey { source, destination, protocol: packet.protocol() };
+        let verdict = self.follow(&key, packet, now, trace);
+        let known = if verdict == Verdict::Forward { self.shared.table.find(&key) } else { None };
+        let Some((flow, direction)) = known else {
+            let reason = if let Verdict::Drop(reason) = verdict { reason } else { DropReason::NoFlow };
+            self.fragments.kill(datagram, reason);
+            return verdict;
+        };
+        let id = self.fragment_id(datagram, &flow, direction);
+        packet.set_fragment_id(id);
+        let way = Way { flow, direction, id };
+        for mut bytes in self.fragments.route(datagram, way.clone()) {
+            let mut held = Packet::parse(&mut bytes, Offload::default()).expect("it was parsed before it was held");
+            // A held fragment whose own TTL is over stays behind.
+            if self.later_fragment(&way, &mut held) == Verdict::Forward {
+                self.outbox.push(bytes);
+            }
+        }
+        verdict
+    }
+
+    fn later_fragment(&mut self, way: &Way, packet: &mut Packet<'_>) -> Verdict {
+        if packet.ttl() <= 1 {
+            return Verdict::Drop(DropReason::TtlExceeded); // R9: no error about a later fragment
+        }
+        count_traffic(&way.flow, way.direction, packet.bytes().len(), self.counters());
+        nat::apply(packet, &way.flow, way.direction);
+        packet.set_fragment_id(way.id);
+        Verdict::Forward
+    }
+
+    /// R83: two clients whose datagrams have the same identification must not meet behind one source address. Where the
+    /// source stays, so does the identification.
+    fn fragment_id(&mut self, datagram: &DatagramKey, flow: &Flow, direction: Direction) -> u32 {
+        if flow.key(direction.other()).destination.address == datagram.source {
+            return datagram.id;
+        }
+        // Each worker has its own residue, as with ports.
+        self.next_fragment_id = self.next_fragment_id.wrapping_add(u32::from(self.shared.workers));
+        self.next_fragment_id
+    }
+
+    /// Held fragments that were given up are dropped packets, no longer absorbed ones.
+    pub(super) fn count_forgotten(&mut self) {
+        for _ in 0..self.fragments.take_forgotten() {
+            self.counters().absorbed_dropped(DropReason::FragmentTimeout);
+        }
+    }
+}
+
+/// Where a worker's fragment identifications begin: somewhere (RFC 7739), in its own residue class.
+#[expect(clippy::cast_possible_truncation, reason = "some bits of the seed are enough")]
+pub(super) fn first_id(seed: u64, workers: u16, worker: WorkerId) -> u32 {
+    let somewhere = (seed >> 16) as u32;
+    somewhere - somewhere % u32::from(workers) + u32::from(worker.0)
+}

@@ -1,0 +1,321 @@
+//! Fragments through the engine: R72-R83 of the requirements.
+#![allow(clippy::unwrap_used, reason = "a test may fail that way")]
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tungate::config;
+use tungate::engine::{DropReason, Engine, Instant, NoTrace, Shared, Verdict, WorkerId};
+use tungate::wire::{Address, Endpoint, Offload, Packet, Protocol, build, checksum};
+
+const CONFIG: &str = r#"
+[gateway]
+source-addresses = ["10.99.0.10", "fd00:99::10"]
+
+[[service]]
+name = "dns"
+protocol = "udp"
+listen = ["192.0.2.10:53", "[2001:db8::10]:53"]
+backends = [{ name = "b4", address = "10.0.0.1:53" }, { name = "b6", address = "[fd00::1]:53" }]
+"#;
+
+/// Client, VIP, source address, backend of one family.
+type Ends = (Endpoint, Endpoint, Endpoint, Endpoint);
+
+fn families() -> [Ends; 2] {
+    let at = |text: &str| Endpoint::from(text.parse::<SocketAddr>().unwrap());
+    [
+        (at("198.51.100.7:4000"), at("192.0.2.10:53"), at("10.99.0.10:4000"), at("10.0.0.1:53")),
+        (at("[2001:db8:1::7]:4000"), at("[2001:db8::10]:53"), at("[fd00:99::10]:4000"), at("[fd00::1]:53")),
+    ]
+}
+
+/// A UDP datagram cut into fragments whose payloads have these lengths (all but the last a multiple of 8).
+fn cut(source: Endpoint, destination: Endpoint, id: u16, lengths: &[usize]) -> Vec<Vec<u8>> {
+    let total: usize = lengths.iter().sum();
+    let payload: Vec<u8> = (0..total - 8).map(|n| u8::try_from(n % 251).unwrap()).collect();
+    let whole = build::udp(source, destination, &payload);
+    let transport = &whole[whole.len() - total..];
+    let mut offset = 0;
+    let mut fragments = Vec::new();
+    for len in lengths {
+        let more = offset + len < total;
+        fragments.push(fragment(
+            source.address,
+            destination.address,
+            id,
+            offset,
+            more,
+            &transport[offset..offset + len],
+        ));
+        offset += len;
+    }
+    fragments
+}
+
+fn fragment(source: Address, destination: Address, id: u16, offset: usize, more: bool, bytes: &[u8]) -> Vec<u8> {
+    let offset = u16::try_from(offset).unwrap();
+    if source.is_v4() {
+        let mut packet = build::ip(source, destination, Protocol::UDP, build::TTL, bytes);
+        packet[4..6].copy_from_slice(&id.to_be_bytes());
+        packet[6..8].copy_from_slice(&(offset / 8 | u16::from(more) << 13).to_be_bytes());
+        packet[10..12].fill(0);
+        let sum = !checksum::sum(&packet[..20]);
+        packet[10..12].copy_from_slice(&sum.to_be_bytes());
+        return packet;
+    }
+    let mut header = vec![Protocol::UDP.0, 0];
+    header.extend((offset | u16::from(more)).to_be_bytes());
+    header.extend(u32::from(id).to_be_bytes());
+    header.extend(bytes);
+    build::ip(source, destination, Protocol(44), build::TTL, &header)
+}
+
+struct World {
+    shared: std::sync::Arc<Shared>,
+    engine: Engine,
+    now: Instant,
+}
+
+impl World {
+    fn new() -> Self {
+        let shared = Shared::new(config::load(CONFIG, "test.toml", 0, "gw").unwrap(), 1, 7);
+        let now = Instant::from_micros(1_000_000_000);
+        Self { engine: Engine::new(&shared, WorkerId(0), now), shared, now }
+    }
+
+    /// Sends one packet; the verdict, and all that leaves because of it.
+    fn send(&mut self, packet: &[u8]) -> (Verdict, Vec<Vec<u8>>) {
+        let mut bytes = packet.to_vec();
+        let mut packet = Packet::parse(&mut bytes, Offload::default()).unwrap();
+        let verdict = self.engine.handle(&mut packet, self.now, &mut NoTrace);
+        let mut out = Vec::new();
+        if verdict == Verdict::Forward {
+            out.push(packet.bytes().to_vec());
+        }
+        out.extend(self.engine.outbox());
+        (verdict, out)
+    }
+
+    fn send_all(&mut self, packets: &[Vec<u8>]) -> Vec<Vec<u8>> {
+        packets.iter().flat_map(|packet| self.send(packet).1).collect()
+    }
+
+    fn dropped(&self, reason: DropReason) -> u64 {
+        self.shared.counters.sum(|worker| worker.drops(reason))
+    }
+
+    fn sleep(&mut self, seconds: u64) {
+        self.now = self.now + Duration::from_secs(seconds);
+        while self.engine.handle_timeout(self.now) {}
+    }
+}
+
+/// What a host puts together from fragments: source, destination and the datagram, if it is whole. Also their ids.
+fn reassemble(fragments: &[Vec<u8>]) -> (Vec<u8>, Vec<u32>) {
+    let mut pieces = Vec::new();
+    let mut ids = Vec::new();
+    for bytes in fragments {
+        let mut bytes = bytes.clone();
+        let packet = Packet::parse(&mut bytes, Offload::default()).unwrap();
+        let fragment = packet.fragment().unwrap();
+        ids.push(fragment.id);
+        pieces.push((fragment.offset, packet.transport().to_vec()));
+    }
+    pieces.sort();
+    let mut whole = Vec::new();
+    for (offset, piece) in pieces {
+        assert_eq!(usize::from(offset), whole.len(), "a gap or an overlap");
+        whole.extend(piece);
+    }
+    (whole, ids)
+}
+
+fn assert_same_datagram(out: &[Vec<u8>], source: Endpoint, destination: Endpoint, total: usize) {
+    let (whole, ids) = reassemble(out);
+    assert!(ids.windows(2).all(|pair| pair[0] == pair[1]), "one datagram, one identification: {ids:?}");
+    let payload: Vec<u8> = (0..total - 8).map(|n| u8::try_from(n % 251).unwrap()).collect();
+    let expected = build::udp(source, destination, &payload);
+    assert_eq!(whole, expected[expected.len() - total..], "ports, checksum and payload of the translated datagram");
+}
+
+#[test]
+fn r72_fragments_in_any_order_reach_the_same_real_within_their_boundaries() {
+    let lengths = [64, 128, 40];
+    for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+        for (client, vip, source, backend) in families() {
+            let mut world = World::new();
+            let fragments = cut(client, vip, 77, &lengths);
+            let sent: Vec<_> = order.iter().map(|n| fragments[*n].clone()).collect();
+            let out = world.send_all(&sent);
+            assert_eq!(out.len(), 3, "order {order:?}");
+            assert_same_datagram(&out, source, backend, 232);
+            let mut sizes: Vec<_> = out.iter().map(Vec::len).collect();
+            let mut expected: Vec<_> = fragments.iter().map(Vec::len).collect();
+            sizes.sort_unstable();
+            expected.sort_unstable();
+            assert_eq!(sizes, expected, "boundaries are kept");
+
+            // And the answer, fragmented too, comes back the same way.
+            let answer = world.send_all(&cut(backend, source, 9, &lengths));
+            assert_same_datagram(&answer, vip, client, 232);
+        }
+    }
+}
+
+#[test]
+fn r73_what_comes_before_the_first_is_held_and_bounded() {
+    let (client, vip, ..) = families()[0];
+    let mut world = World::new();
+    for id in 0..5000 {
+        let later = &cut(client, vip, id, &[64, 1400])[1];
+        let (verdict, out) = world.send(later);
+        assert_eq!((verdict, out.len()), (Verdict::Consume, 0));
+    }
+    // 1,024 datagrams a worker: the oldest were given up, each counted.
+    assert_eq!(world.dropped(DropReason::FragmentTimeout), 5000 - 1024);
+    let counters = world.shared.counters.workers().next().unwrap();
+    assert_eq!(counters.consumed.get(), 1024);
+    // The newest can still be finished.
+    assert_eq!(world.send_all(&cut(client, vip, 4999, &[64, 1400])[..1]).len(), 2);
+}
+
+#[test]
+fn r74_a_flood_of_fragments_harms_no_unfragmented_flow() {
+    let (client, vip, source, backend) = families()[0];
+    let mut world = World::new();
+    assert_eq!(world.send(&build::udp(client, vip, b"hello")).0, Verdict::Forward);
+    for id in 0..3000 {
+        let stranger = Endpoint::new(Address::v4([203, 0, 113, u8::try_from(id % 200).unwrap()]), 1000);
+        let _ = world.send(&cut(stranger, vip, id, &[64, 1400])[1]);
+        assert_eq!(world.send(&build::udp(backend, source, b"world")).0, Verdict::Forward);
+    }
+    assert_eq!(world.shared.table.len(), 1);
+}
+
+#[test]
+fn r75_a_datagram_that_stays_incomplete_leaves_nothing_behind() {
+    for (client, vip, ..) in families() {
+        let mut world = World::new();
+        let fragments = cut(client, vip, 5, &[64, 64, 8]);
+        let (verdict, out) = world.send(&fragments[1]);
+        assert_eq!((verdict, out.len()), (Verdict::Consume, 0));
+        world.sleep(61);
+        assert_eq!(world.dropped(DropReason::FragmentTimeout), 1);
+        // Its first comes too late for it, and is a first on its own: only that fragment leaves.
+        assert_eq!(world.send(&fragments[0]).1.len(), 1);
+        assert!(world.engine.poll_timeout().is_some());
+        world.sleep(61);
+        assert_eq!(world.send(&fragments[2]).0, Verdict::Consume, "the way of the old datagram is forgotten");
+    }
+}
+
+#[test]
+fn r76_r77_overlapping_fragments_kill_their_datagram() {
+    for (client, vip, ..) in families() {
+        let mut world = World::new();
+        let fragments = cut(client, vip, 5, &[64, 64, 8]);
+        let evil = fragment(client.address, vip.address, 5, 72, true, &[0xee; 64]);
+        assert_eq!(world.send(&fragments[1]).0, Verdict::Consume);
+        assert_eq!(world.send(&evil).0, Verdict::Drop(DropReason::FragmentOverlap));
+        for rest in [0, 2, 1] {
+            let (verdict, out) = world.send(&fragments[rest]);
+            assert!(out.is_empty(), "{verdict:?}");
+        }
+        // Another datagram of the same client is none the worse for it.
+        assert_eq!(world.send_all(&cut(client, vip, 6, &[64, 8])).len(), 2);
+    }
+}
+
+#[test]
+fn r76_overlap_behind_the_end_is_an_overlap_too() {
+    let (client, vip, ..) = families()[1];
+    let mut world = World::new();
+    let fragments = cut(client, vip, 5, &[64, 8]);
+    assert_eq!(world.send(&fragments[1]).0, Verdict::Consume);
+    let beyond = fragment(client.address, vip.address, 5, 72, true, &[0; 8]);
+    assert_eq!(world.send(&beyond).0, Verdict::Drop(DropReason::FragmentOverlap));
+}
+
+#[test]
+fn r77_exact_duplicates_are_ignored() {
+    for (client, vip, source, backend) in families() {
+        let mut world = World::new();
+        let fragments = cut(client, vip, 5, &[64, 64, 8]);
+        let sent = [1, 1, 0, 0, 1, 2].map(|n| fragments[n].clone());
+        assert_same_datagram(&world.send_all(&sent), source, backend, 136);
+    }
+}
+
+#[test]
+fn r80_tiny_fragments_decide_nothing() {
+    let (client, vip, ..) = families()[0];
+    let mut world = World::new();
+    // The first fragment does not even hold the UDP header: refused at the door.
+    let mut tiny = fragment(client.address, vip.address, 5, 0, true, &[0; 8]);
+    tiny.truncate(tiny.len() - 1);
+    assert!(Packet::parse(&mut tiny, Offload::default()).is_err());
+    // RFC 3128: a TCP fragment at offset 8 could overwrite the flags.
+    let mut flags = fragment(client.address, vip.address, 5, 8, true, &[0; 16]);
+    flags[9] = Protocol::TCP.0;
+    flags[10..12].fill(0);
+    let sum = !checksum::sum(&flags[..20]);
+    flags[10..12].copy_from_slice(&sum.to_be_bytes());
+    assert_eq!(world.send(&flags).0, Verdict::Drop(DropReason::BadFragment));
+}
+
+#[test]
+fn r81_an_atomic_fragment_is_no_fragment() {
+    let (client, vip, _, backend) = families()[1];
+    let mut world = World::new();
+    // A real fragment of the same id is waiting; the atomic one neither completes nor disturbs it.
+    assert_eq!(world.send(&cut(client, vip, 5, &[64, 8])[1]).0, Verdict::Consume);
+    let whole = build::udp(client, vip, b"atomic");
+    let atomic = fragment(client.address, vip.address, 5, 0, false, &whole[40..]);
+    let (verdict, mut out) = world.send(&atomic);
+    assert_eq!((verdict, out.len()), (Verdict::Forward, 1));
+    let sent = Packet::parse(&mut out[0], Offload::default()).unwrap();
+    assert_eq!(sent.addresses().1, backend.address);
+    assert!(sent.transport_checksum_ok());
+}
+
+#[test]
+fn r83_equal_ids_of_two_clients_leave_as_different_ones() {
+    for (client, vip, source, backend) in families() {
+        let mut world = World::new();
+        let other = Endpoint::new(client.address, 5000);
+        let mut ids = Vec::new();
+        for (n, from) in [client, other].into_iter().enumerate() {
+            // The same host cannot have two datagrams of one id under way, two hosts behind one source address can.
+            let from = if n == 0 { from } else { neighbour(from) };
+            let out = world.send_all(&cut(from, vip, 5, &[64, 8]));
+            assert_eq!(out.len(), 2);
+            ids.push(reassemble(&out).1[0]);
+        }
+        assert_ne!(ids[0], ids[1]);
+        let _ = (source, backend);
+    }
+}
+
+fn neighbour(of: Endpoint) -> Endpoint {
+    let address = if of.address.is_v4() {
+        Address::v4([198, 51, 100, 8])
+    } else {
+        let mut octets = *of.address.octets();
+        octets[15] = 8;
+        Address::v6(octets)
+    };
+    Endpoint::new(address, of.port)
+}
+
+#[test]
+fn later_fragments_of_a_refused_first_are_refused() {
+    let (client, vip, ..) = families()[0];
+    let mut world = World::new();
+    let elsewhere = Endpoint::new(vip.address, 54);
+    let fragments = cut(client, elsewhere, 5, &[64, 64, 8]);
+    assert_eq!(world.send(&fragments[2]).0, Verdict::Consume);
+    let (verdict, out) = world.send(&fragments[0]);
+    assert_eq!((verdict, out.len()), (Verdict::Reply, 1), "port unreachable, and nothing else");
+    assert!(matches!(world.send(&fragments[1]).0, Verdict::Drop(_)));
+}
