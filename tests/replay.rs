@@ -1,6 +1,6 @@
 //! The engine on captures: what comes out depends on the capture, the configuration and the seed, and on nothing else.
 
-#![allow(clippy::unwrap_used, reason = "a test may fail that way")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may fail that way, and says what it skips")]
 
 mod common;
 

@@ -66,9 +66,7 @@ fn describe(packet: &Packet<'_>) -> String {
 
 fn refused(engine: &mut Engine, malformed: Malformed, len: usize, stages: &mut Stages) -> Verdict {
     let verdict = engine.malformed(malformed, len);
-    if let Verdict::Drop(reason) = verdict {
-        stages.stage("parse", || reason.meaning().to_owned());
-    }
+    stages.stage("verdict", || verdict.to_string());
     verdict
 }
 

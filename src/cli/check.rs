@@ -50,7 +50,7 @@ pub(super) fn load(path: &Path) -> Result<(Snapshot, String), Failure> {
     let snapshot =
         config::load(&text, &name, 0, &sys::host_name()).map_err(|report| Failure::Config(Box::new(report)))?;
     if !snapshot.warnings.is_empty() {
-        let warnings = snapshot.warnings.render(output::colour_on_stderr());
+        let warnings = snapshot.warnings.render(output::colour_on(&std::io::stderr()));
         // There is nowhere to say that stderr is gone.
         let _ = writeln!(std::io::stderr(), "{warnings}");
     }

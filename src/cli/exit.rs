@@ -87,7 +87,7 @@ impl Failure {
                 *exit
             }
             Self::Config(report) => {
-                let _ = writeln!(err, "{}", report.render(super::output::colour_on_stderr()));
+                let _ = writeln!(err, "{}", report.render(super::output::colour_on(&io::stderr())));
                 Exit::No
             }
             Self::BrokenPipe => Exit::Yes,

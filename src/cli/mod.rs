@@ -2,7 +2,9 @@
 
 mod check;
 mod demo;
+mod doctor;
 mod exit;
+mod explain;
 mod generate;
 mod output;
 mod replay;
@@ -52,6 +54,8 @@ enum Verb {
     Demo(demo::Demo),
     Check(check::Check),
     Replay(replay::Replay),
+    Explain(explain::Explain),
+    Doctor(doctor::Doctor),
     #[command(subcommand)]
     Show(show::Show),
     #[command(subcommand)]
@@ -84,6 +88,8 @@ fn run(cli: &Cli, out: &mut dyn Write) -> Result<Exit, Failure> {
         Verb::Demo(demo) => demo.run(out),
         Verb::Check(check) => check.run(out),
         Verb::Replay(replay) => replay.run(out),
+        Verb::Explain(explain) => explain.run(out),
+        Verb::Doctor(doctor) => doctor.run(out),
         Verb::Show(show) => show.run(out),
         Verb::Flows(flows) => flows.run(out),
         Verb::Config(config) => config.run(out),

@@ -91,7 +91,7 @@ impl Engine {
     pub fn handle<T: TraceSink>(&mut self, packet: &mut Packet<'_>, now: Instant, trace: &mut T) -> Verdict {
         let verdict = self.decide(packet, now, trace);
         self.count(verdict, packet.bytes().len());
-        trace.stage("verdict", || format!("{verdict:?}"));
+        trace.stage("verdict", || verdict.to_string());
         verdict
     }
 

@@ -1,5 +1,7 @@
 //! What becomes of a packet, and the one list of reasons for which it is dropped.
 
+use std::fmt;
+
 use super::WorkerId;
 use crate::config::{BackendId, ServiceId};
 
@@ -17,6 +19,19 @@ pub enum Verdict {
     Handoff(WorkerId),
     /// Nothing leaves, and this is why.
     Drop(DropReason),
+}
+
+impl fmt::Display for Verdict {
+    /// `forward`, or `drop: no-service, no service listens on this address, port and protocol`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Forward => f.write_str("forward"),
+            Self::Reply => f.write_str("reply: the gateway answers"),
+            Self::Consume => f.write_str("consume: held or absorbed"),
+            Self::Handoff(worker) => write!(f, "handoff to worker {}", worker.0),
+            Self::Drop(reason) => write!(f, "drop: {}, {}", reason.name(), reason.meaning()),
+        }
+    }
 }
 
 /// Where a packet went: what `replay`, `explain` and `capture` report beside the verdict.

@@ -1,0 +1,112 @@
+//! `doctor`: what of this machine keeps a gateway from working.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::check;
+use super::exit::{Exit, Failure};
+use super::output::{self, Format, Printer, View};
+use crate::io::diagnosis::{Finding, Host, Level};
+
+/// Look for what keeps a gateway from working on this machine
+///
+/// Looks at the TUN, privileges, forwarding, filters and sizes, changes nothing, and says for each fault the command
+/// that mends it. Exits with 1 if something keeps the gateway from working.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  tungate doctor -c tungate.toml\n  \
+                        ip netns exec gateway tungate doctor     of another network namespace")]
+pub(super) struct Doctor {
+    /// Look in the light of this configuration file
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// How to print it
+    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+    output: Format,
+}
+
+/// A finding as JSON.
+#[derive(Serialize)]
+struct Row {
+    level: &'static str,
+    subject: String,
+    found: String,
+    remedy: Option<String>,
+}
+
+static FINDINGS: View<Row> = View { kind: "FindingList", columns: &[] };
+
+impl Doctor {
+    pub(super) fn run(&self, out: &mut dyn Write) -> Result<Exit, Failure> {
+        let snapshot = self.config.as_deref().map(check::load).transpose()?.map(|(snapshot, _)| snapshot);
+        let host = Host::read().map_err(|error| Failure::no(error.to_string()))?;
+        let findings = host.diagnose(snapshot.as_ref());
+        let broken = findings.iter().any(|finding| finding.level == Level::Fail);
+        match self.output {
+            Format::Table | Format::Wide => tell(&findings, output::colour_on(&io::stdout()), out)?,
+            Format::Json | Format::Jsonl => {
+                let mut printer = Printer::new(out, self.output, &FINDINGS);
+                for Finding { level, subject, found, remedy } in findings {
+                    printer.item(&Row { level: word(level), subject, found, remedy })?;
+                }
+                printer.finish()?;
+            }
+        }
+        Ok(if broken { Exit::No } else { Exit::Yes })
+    }
+}
+
+fn tell(findings: &[Finding], colour: bool, out: &mut dyn Write) -> io::Result<()> {
+    let width = findings.iter().map(|finding| finding.subject.len()).max().unwrap_or(0);
+    for finding in findings {
+        let (before, after) = if colour { (ansi(finding.level), "\x1b[0m") } else { ("", "") };
+        let level = word(finding.level);
+        writeln!(out, "{before}{level:<4}{after}  {:<width$}  {}", finding.subject, finding.found)?;
+        if let Some(remedy) = &finding.remedy {
+            writeln!(out, "{:width$}        = help: {remedy}", "")?;
+        }
+    }
+    Ok(())
+}
+
+fn word(level: Level) -> &'static str {
+    match level {
+        Level::Ok => "ok",
+        Level::Warn => "warn",
+        Level::Fail => "fail",
+    }
+}
+
+fn ansi(level: Level) -> &'static str {
+    match level {
+        Level::Ok => "\x1b[32m",
+        Level::Warn => "\x1b[33m",
+        Level::Fail => "\x1b[31m",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_fault_comes_with_its_remedy() {
+        let finding = |level, subject: &str, remedy: Option<&str>| Finding {
+            level,
+            subject: subject.to_owned(),
+            found: "something".to_owned(),
+            remedy: remedy.map(str::to_owned),
+        };
+        let findings = [finding(Level::Ok, "TUN", None), finding(Level::Fail, "privileges", Some("run as root"))];
+        let mut out = Vec::new();
+        tell(&findings, false, &mut out).unwrap();
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "ok    TUN         something\n\
+             fail  privileges  something\n                  \
+             = help: run as root\n"
+        );
+    }
+}
