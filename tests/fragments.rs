@@ -58,7 +58,7 @@ fn fragment(source: Address, destination: Address, id: u16, offset: usize, more:
     if source.is_v4() {
         let mut packet = build::ip(source, destination, Protocol::UDP, build::TTL, bytes);
         packet[4..6].copy_from_slice(&id.to_be_bytes());
-        packet[6..8].copy_from_slice(&(offset / 8 | u16::from(more) << 13).to_be_bytes());
+        packet[6..8].copy_from_slice(&((offset / 8) | (u16::from(more) << 13)).to_be_bytes());
         packet[10..12].fill(0);
         let sum = !checksum::sum(&packet[..20]);
         packet[10..12].copy_from_slice(&sum.to_be_bytes());
