@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
 use std::time::Duration;
 
 use crossbeam_queue::{ArrayQueue, SegQueue};
@@ -17,6 +18,9 @@ use crate::wire::OFFLOAD_LEN;
 
 /// Packets that may wait for a worker that did not receive them itself.
 const HANDOFF_SLOTS: usize = 1024;
+/// How long a worker that has just had a packet looks for the next one before it sleeps, giving way to whoever wants
+/// the CPU: bulk TCP comes in bursts some microseconds apart, and to be woken for each costs a third of its speed.
+const LINGER: Duration = Duration::from_micros(20);
 /// How often a busy worker looks for flows whose time is over.
 const TIMEOUT_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -81,6 +85,7 @@ impl Worker {
     /// The TUN is gone or broken.
     pub fn run(mut self) -> io::Result<()> {
         let mut woke = sys::now();
+        let mut last_packet = woke;
         while !self.mailbox().stop.load(Relaxed) {
             self.batch.clear();
             let now = self.port.receive(&mut self.batch)?;
@@ -88,7 +93,14 @@ impl Worker {
             self.handle_batch(now);
             let more = self.handle_mail(now);
             let more = self.handle_timeouts(now) || more;
-            if self.batch.is_empty() && !more {
+            if more {
+                continue;
+            }
+            if !self.batch.is_empty() {
+                last_packet = now;
+            } else if now.since(last_packet) < LINGER {
+                thread::yield_now();
+            } else {
                 self.engine.counters().busy_micros.add(micros(now.since(woke)));
                 self.sleep(now)?;
                 woke = sys::now();
