@@ -56,3 +56,16 @@ fn a_reader_that_goes_away_is_no_error() {
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
     assert!(output.status.success());
 }
+
+#[test]
+fn the_bench_prints_its_rows_as_json() {
+    let printed = printed(&["bench", "engine", "--flows", "1000", "--workers", "2", "--time", "1ms", "-o", "json"]);
+    let list: serde_json::Value = serde_json::from_str(&printed).unwrap();
+    assert_eq!((&list["schema"], &list["kind"]), (&"tungate/v1".into(), &"BenchList".into()));
+    let names: Vec<_> = list["items"].as_array().unwrap().iter().map(|item| item["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["new", "established"]);
+    for item in list["items"].as_array().unwrap() {
+        assert_eq!((&item["flows"], &item["workers"]), (&1000.into(), &2.into()));
+        assert!(item["ns_per_packet"].as_f64().unwrap() > 0.0 && item["packets_per_second"].as_f64().unwrap() > 0.0);
+    }
+}

@@ -1,5 +1,6 @@
 //! What people type. One binary, verb first; each verb is a function that writes into any `Write`.
 
+mod bench;
 mod check;
 mod demo;
 mod doctor;
@@ -57,6 +58,8 @@ enum Verb {
     Explain(explain::Explain),
     Doctor(doctor::Doctor),
     #[command(subcommand)]
+    Bench(bench::Bench),
+    #[command(subcommand)]
     Show(show::Show),
     #[command(subcommand)]
     Flows(show::Flows),
@@ -90,6 +93,7 @@ fn run(cli: &Cli, out: &mut dyn Write) -> Result<Exit, Failure> {
         Verb::Replay(replay) => replay.run(out),
         Verb::Explain(explain) => explain.run(out),
         Verb::Doctor(doctor) => doctor.run(out),
+        Verb::Bench(bench) => bench.run(out),
         Verb::Show(show) => show.run(out),
         Verb::Flows(flows) => flows.run(out),
         Verb::Config(config) => config.run(out),
