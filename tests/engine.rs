@@ -82,7 +82,7 @@ fn mid_stream_without_a_flow_is_reset() {
     let (client, vip) = (at("198.51.100.7:40000"), at("192.0.2.10:80"));
     let (verdict, _) = world.send(build::tcp(client, vip, &segment(TcpFlags::ACK, 101, 501)));
     assert_eq!(verdict, Verdict::Reply);
-    let mut answer = world.engine.outbox().next().unwrap();
+    let mut answer = world.engine.outbox().next().unwrap().packet;
     let answer = Packet::parse(&mut answer, Offload::default()).unwrap();
     assert_eq!(answer.tcp().unwrap().seq, 501);
     assert_eq!(answer.endpoints(), Some((vip, client)));

@@ -93,7 +93,7 @@ impl World {
         if verdict == Verdict::Forward {
             out.push(packet.bytes().to_vec());
         }
-        out.extend(self.engine.outbox());
+        out.extend(self.engine.outbox().map(|outgoing| outgoing.packet));
         (verdict, out)
     }
 

@@ -24,7 +24,7 @@ pub fn explain(shared: &Arc<Shared>, packet: &mut [u8], now: Instant) -> Explana
         }
         Err(malformed) => (refused(&mut engine, malformed, packet.len(), &mut stages), None),
     };
-    out = engine.outbox().next().or(out);
+    out = engine.outbox().next().map(|outgoing| outgoing.packet).or(out);
     let snapshot = &rehearsal.policy.load().snapshot;
     Explanation {
         verdict: word(verdict).to_owned(),

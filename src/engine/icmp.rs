@@ -2,7 +2,7 @@
 
 use super::conntrack::{Direction, FlowKey};
 use super::verdict::{DropReason, Route, TraceSink, Verdict};
-use super::{Engine, Instant};
+use super::{Engine, Instant, Outgoing};
 use crate::wire::build::{self, Tcp};
 use crate::wire::icmp::{self, Error, Kind, Quote};
 use crate::wire::{Packet, TcpFlags};
@@ -108,7 +108,8 @@ impl Engine {
     }
 
     fn answer(&mut self, packet: Vec<u8>) -> Verdict {
-        self.outbox.push(packet);
+        let cause = self.in_hand();
+        self.outbox.push(Outgoing { cause, packet });
         Verdict::Reply
     }
 }

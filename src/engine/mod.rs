@@ -44,6 +44,16 @@ pub struct WorkerId(pub u16);
 /// Flows a worker's cache has room for: beyond, it looks into the shared table.
 const CACHED_FLOWS: usize = 1 << 16;
 
+/// A packet that leaves beside the one in hand: an answer of the gateway, or a fragment that was held.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outgoing {
+    /// Which packet it leaves for: the how-manieth of those that this engine was given, from 1. For a fragment that was
+    /// held that is the fragment itself.
+    pub cause: u64,
+    /// The packet.
+    pub packet: Vec<u8>,
+}
+
 /// The packet engine of one worker.
 #[derive(Debug)]
 pub struct Engine {
@@ -56,7 +66,7 @@ pub struct Engine {
     icmp_errors: TokenBucket,
     fragments: Fragments,
     next_fragment_id: u32,
-    outbox: Vec<Vec<u8>>,
+    outbox: Vec<Outgoing>,
 }
 
 impl Engine {
@@ -102,8 +112,8 @@ impl Engine {
         verdict
     }
 
-    /// Packets of the gateway's own that are to be sent, oldest first; empties the box.
-    pub fn outbox(&mut self) -> impl Iterator<Item = Vec<u8>> {
+    /// Packets that are to be sent besides, oldest first; empties the box.
+    pub fn outbox(&mut self) -> impl Iterator<Item = Outgoing> {
         self.outbox.drain(..)
     }
 
@@ -142,6 +152,12 @@ impl Engine {
         self.shared.loads.closed(flow.backend);
         self.counters().service(flow.service).closed.add(1);
         self.counters().backend(flow.backend).closed.add(1);
+    }
+
+    /// How many packets this engine has been given, the one in hand included.
+    fn in_hand(&self) -> u64 {
+        // A packet is counted when it has been decided about.
+        self.counters().received.packets.get() + 1
     }
 
     /// This worker's counters.

@@ -13,7 +13,7 @@ use super::port::{Batch, Frame, PacketPort};
 use super::sys::{self, Waker};
 use super::tun_port::TunPort;
 use crate::engine::conntrack::Flow;
-use crate::engine::{DropReason, Engine, Instant, NoTrace, Verdict, WorkerId};
+use crate::engine::{DropReason, Engine, Instant, NoTrace, Outgoing, Verdict, WorkerId};
 use crate::wire::OFFLOAD_LEN;
 
 /// Packets that may wait for a worker that did not receive them itself.
@@ -195,7 +195,7 @@ fn process(mut frame: Frame<'_>, engine: &mut Engine, port: &mut TunPort, mailbo
 /// Sends the gateway's own packets; nobody waits for them, so a failure is the network's to notice.
 fn send_own(engine: &mut Engine, port: &mut TunPort) {
     let (mut packets, mut bytes) = (0, 0);
-    for packet in engine.outbox() {
+    for Outgoing { packet, .. } in engine.outbox() {
         let mut frame = vec![0; OFFLOAD_LEN];
         frame.extend(&packet);
         match port.send(&mut frame) {

@@ -7,9 +7,9 @@ use std::time::Duration;
 use foldhash::fast::FixedState;
 
 use crate::config::Timeouts;
-use crate::engine::Instant;
 use crate::engine::conntrack::{Direction, Flow};
 use crate::engine::verdict::DropReason;
+use crate::engine::{Instant, Outgoing};
 use crate::wire::{Address, Fragment, Packet, Protocol};
 
 /// Datagrams in work at once, a worker.
@@ -96,13 +96,13 @@ impl Fragments {
         Self { datagrams, ages: [VecDeque::new(), VecDeque::new()], held_bytes: 0, forgotten: 0 }
     }
 
-    /// Takes note of a fragment.
+    /// Takes note of a fragment: its number among the packets of this engine, and until when it is waited for others.
     pub(in crate::engine) fn admit(
         &mut self,
         key: &DatagramKey,
         fragment: Fragment,
         packet: &Packet<'_>,
-        until: Instant,
+        (number, until): (u64, Instant),
     ) -> Admission {
         if !self.datagrams.contains_key(key) {
             self.make_room(1);
@@ -128,7 +128,7 @@ impl Fragments {
                 Admission::Known(way)
             }
             Progress::Waiting(held) => {
-                held.push(packet.bytes().to_vec());
+                held.push(Outgoing { cause: number, packet: packet.bytes().to_vec() });
                 self.held_bytes += packet.bytes().len();
                 self.make_room(0);
                 Admission::Absorbed
@@ -137,7 +137,7 @@ impl Fragments {
     }
 
     /// The first fragment has found its way: the others follow. Returns those held until now, in the order they came.
-    pub(in crate::engine) fn route(&mut self, key: &DatagramKey, way: Way) -> Vec<Vec<u8>> {
+    pub(in crate::engine) fn route(&mut self, key: &DatagramKey, way: Way) -> Vec<Outgoing> {
         let held = self.replace(key, Progress::Routed(way));
         self.forget_if_complete(key);
         held
@@ -198,10 +198,10 @@ impl Fragments {
     }
 
     /// Changes a datagram's progress; the fragments that were held.
-    fn replace(&mut self, key: &DatagramKey, progress: Progress) -> Vec<Vec<u8>> {
+    fn replace(&mut self, key: &DatagramKey, progress: Progress) -> Vec<Outgoing> {
         let Some(datagram) = self.datagrams.get_mut(key) else { return Vec::new() };
         let Progress::Waiting(held) = std::mem::replace(&mut datagram.progress, progress) else { return Vec::new() };
-        self.held_bytes -= held.iter().map(Vec::len).sum::<usize>();
+        self.held_bytes -= held.iter().map(|one| one.packet.len()).sum::<usize>();
         held
     }
 }
@@ -220,7 +220,7 @@ struct Datagram {
 #[derive(Debug)]
 enum Progress {
     /// The first has not come; these have.
-    Waiting(Vec<Vec<u8>>),
+    Waiting(Vec<Outgoing>),
     Routed(Way),
     /// Its fragments overlap, or its first was refused.
     Dead(DropReason),

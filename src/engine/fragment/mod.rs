@@ -33,7 +33,7 @@ impl Engine {
             return Verdict::Handoff(owner);
         }
         let until = now + key.timeout(&self.policy.snapshot.timeouts);
-        let admission = self.fragments.admit(&key, fragment, packet, until);
+        let admission = self.fragments.admit(&key, fragment, packet, (self.in_hand(), until));
         trace.stage("fragment", || format!("at {}, more: {}: {}", fragment.offset, fragment.more, admission.name()));
         let verdict = match admission {
             Admission::First => self.first_fragment(&key, packet, now, trace),
@@ -69,11 +69,12 @@ impl Engine {
         let id = self.fragment_id(datagram, &flow, direction);
         packet.set_fragment_id(id);
         let way = Way { flow, direction, id };
-        for mut bytes in self.fragments.route(datagram, way.clone()) {
-            let mut held = Packet::parse(&mut bytes, Offload::default()).expect("it was parsed before it was held");
+        for mut held in self.fragments.route(datagram, way.clone()) {
+            let parsed = Packet::parse(&mut held.packet, Offload::default());
+            let mut fragment = parsed.expect("it was parsed before it was held");
             // A held fragment whose own TTL is over stays behind.
-            if self.later_fragment(&way, &mut held) == Verdict::Forward {
-                self.outbox.push(bytes);
+            if self.later_fragment(&way, &mut fragment) == Verdict::Forward {
+                self.outbox.push(held);
             }
         }
         verdict
