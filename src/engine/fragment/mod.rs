@@ -7,7 +7,7 @@
 mod cache;
 
 use super::conntrack::{Direction, Flow, FlowKey};
-use super::verdict::{DropReason, TraceSink, Verdict};
+use super::verdict::{DropReason, Route, TraceSink, Verdict};
 use super::{Engine, Instant, WorkerId, count_traffic, nat, steering};
 use crate::wire::{Fragment, Offload, Packet, Protocol};
 pub(super) use cache::Fragments;
@@ -37,7 +37,10 @@ impl Engine {
         trace.stage("fragment", || format!("at {}, more: {}: {}", fragment.offset, fragment.more, admission.name()));
         let verdict = match admission {
             Admission::First => self.first_fragment(&key, packet, now, trace),
-            Admission::Known(way) => self.later_fragment(&way, packet),
+            Admission::Known(way) => {
+                trace.route(Route { service: Some(way.flow.service), backend: Some(way.flow.backend) });
+                self.later_fragment(&way, packet)
+            }
             Admission::Absorbed => Verdict::Consume,
             Admission::Refused(reason) => Verdict::Drop(reason),
         };
