@@ -1,0 +1,225 @@
+//! A real daemon in a network namespace of its own, asked by the verbs that people and scripts use.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may fail that way, and says what it skips")]
+
+mod common;
+
+use std::fs;
+use std::net::UdpSocket;
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+use tungate::io::namespace::Namespace;
+use tungate::io::netlink::{LocalAddress, Netlink};
+use tungate::io::sys;
+
+const CONFIG: &str = r#"
+[gateway]
+name = "gw-test"
+source-addresses = ["10.99.0.10"]
+admin-socket = "SOCKET"
+
+[[service]]
+name = "dns"
+listen = "192.0.2.10:53"
+protocol = "udp"
+backends = [{ name = "b1", address = "10.0.0.1:5353" }]
+
+[[service]]
+name = "web"
+listen = "192.0.2.10:80"
+backends = [{ name = "b1", address = "10.0.0.1:8080" }, { name = "b2", address = "10.0.0.2:8080" }]
+"#;
+
+/// The address that the namespace's own clients have.
+const CLIENT: &str = "198.51.100.7";
+
+/// A running `tungate run`; stopped, and its folder removed, at the end of the test.
+struct Daemon {
+    process: Child,
+    namespace: Namespace,
+    folder: PathBuf,
+}
+
+impl Daemon {
+    /// Starts it, or says why that cannot be done here.
+    fn start(test: &str) -> Option<Self> {
+        if sys::effective_user() != 0 || !Path::new("/dev/net/tun").exists() {
+            common::skip(test, "needs root and /dev/net/tun", "sudo -E cargo test --test admin");
+            return None;
+        }
+        let folder = std::env::temp_dir().join(format!("tungate-admin-{}-{test}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
+        let socket = folder.join("admin.sock");
+        fs::write(folder.join("tungate.toml"), CONFIG.replace("SOCKET", socket.to_str().unwrap())).unwrap();
+        let namespace = Namespace::new().unwrap();
+        namespace.run(give_client_an_address).unwrap();
+        let mut command = tungate(&["run", "-c"]);
+        command.arg(folder.join("tungate.toml")).stderr(Stdio::null());
+        let process = namespace.run(|| command.spawn().unwrap()).unwrap();
+        let mut daemon = Self { process, namespace, folder };
+        daemon.wait_until("it answers", |daemon| daemon.ask(&["show", "services"]).status.success());
+        Some(daemon)
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.folder.join("admin.sock")
+    }
+
+    fn ask(&self, words: &[&str]) -> Output {
+        tungate(words).env("TUNGATE_SOCKET", self.socket()).output().unwrap()
+    }
+
+    /// The items of a listing.
+    fn items(&self, words: &[&str]) -> Vec<Value> {
+        let output = self.ask(&[words, &["-o", "json"]].concat());
+        assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+        let list: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(list["schema"], "tungate/v1");
+        list["items"].as_array().unwrap().clone()
+    }
+
+    fn told(&self, words: &[&str]) -> String {
+        String::from_utf8(self.ask(words).stdout).unwrap()
+    }
+
+    /// A client of this port asks the DNS service; the gateway has a flow for it afterwards.
+    fn query_from(&mut self, port: u16) {
+        let send = || UdpSocket::bind((CLIENT, port)).unwrap().send_to(b"?", "192.0.2.10:53").unwrap();
+        self.namespace.run(send).unwrap();
+        let client = format!("{CLIENT}:{port}");
+        self.wait_until("it has a flow", |daemon| {
+            daemon.items(&["show", "flows"]).iter().any(|flow| flow["client"] == client.as_str())
+        });
+    }
+
+    fn wait_until(&mut self, what: &str, done: impl Fn(&Self) -> bool) {
+        for _ in 0..600 {
+            if done(self) {
+                return;
+            }
+            assert!(self.process.try_wait().unwrap().is_none(), "the daemon ended before {what}");
+            sys::wait(&[], Some(Duration::from_millis(50))).unwrap();
+        }
+        panic!("waited for 30 s in vain: {what}");
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn give_client_an_address() {
+    let mut netlink = Netlink::open().unwrap();
+    let interface = netlink.link("lo").unwrap().index;
+    netlink.add_address(&LocalAddress { interface, address: CLIENT.parse().unwrap(), prefix_length: 32 }).unwrap();
+}
+
+fn tungate(words: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tungate"));
+    command.args(words).env_remove("TUNGATE_LOG");
+    command
+}
+
+fn code(output: &Output) -> (Option<i32>, String) {
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[test]
+fn flows_are_shown_explained_and_killed() {
+    let Some(mut daemon) = Daemon::start("flows_are_shown_explained_and_killed") else { return };
+    daemon.query_from(40_000);
+    daemon.query_from(40_001);
+
+    let flows = daemon.items(&["show", "flows", "--service", "dns", "--client", "198.51.100.0/24"]);
+    assert_eq!(flows.len(), 2);
+    let first = flows.iter().find(|flow| flow["client"] == "198.51.100.7:40000").unwrap();
+    assert_eq!((&first["protocol"], &first["listen"]), (&"udp".into(), &"192.0.2.10:53".into()));
+    assert_eq!((&first["backend"], &first["source"]), (&"b1".into(), &"10.99.0.10:40000".into()));
+    assert_eq!((&first["state"], &first["packets"]), (&"unreplied".into(), &serde_json::json!([1, 0])));
+    assert_eq!(daemon.told(&["show", "flows", "--count"]), "2\n");
+    assert_eq!(daemon.items(&["show", "flows", "--count", "--service", "web"])[0]["flows"], 0);
+
+    let way = daemon.told(&["explain", "udp", "198.51.100.7:40000", "192.0.2.10:53"]);
+    assert!(way.contains("flow known") && way.contains("10.99.0.10:40000 -> 10.0.0.1:5353"), "{way}");
+    let way = daemon.told(&["explain", "udp", "198.51.100.7:50000", "192.0.2.10:53"]);
+    assert!(way.contains("no flow") && way.contains("verdict    forward"), "{way}");
+    assert_eq!(daemon.told(&["show", "flows", "--count"]), "2\n", "explaining opens no flow");
+
+    assert_eq!(daemon.told(&["flows", "kill", "--client", CLIENT]), "2 flows ended\n");
+    daemon.wait_until("the flows are gone", |daemon| daemon.told(&["show", "flows", "--count"]) == "0\n");
+    let nothing = daemon.ask(&["flows", "kill", "--backend", "dns/b1"]);
+    assert_eq!((nothing.status.code(), &nothing.stdout[..]), (Some(1), &b"0 flows ended\n"[..]));
+    daemon.query_from(40_000);
+}
+
+#[test]
+fn listings_have_the_fields_of_the_interface() {
+    let Some(mut daemon) = Daemon::start("listings_have_the_fields_of_the_interface") else { return };
+    daemon.query_from(40_000);
+    let fields = |words: &[&str], expected: &[&str]| {
+        for item in daemon.items(words) {
+            let mut found: Vec<_> = item.as_object().unwrap().keys().map(String::as_str).collect();
+            let mut expected = expected.to_vec();
+            found.sort_unstable();
+            expected.sort_unstable();
+            assert_eq!(found, expected, "{words:?}");
+        }
+    };
+    let traffic = ["packets_in", "bytes_in", "packets_out", "bytes_out"];
+    let service = ["name", "listen", "protocol", "mode", "balance", "backends_up", "backends_total", "flows"];
+    fields(&["show", "services"], &[&service[..], &traffic, &["flows_opened", "flows_refused"]].concat());
+    let backend = ["service", "name", "address", "weight", "config", "admin", "admin_reason", "health"];
+    fields(&["show", "backends"], &[&backend[..], &traffic, &["health_reason", "flows", "flows_opened"]].concat());
+    let flow = ["protocol", "client", "listen", "service", "backend", "source", "state", "age_s", "idle_s"];
+    fields(&["show", "flows"], &[&flow[..], &["packets", "bytes", "synced"]].concat());
+    fields(&["show", "drops"], &["reason", "packets", "meaning"]);
+    fields(&["show", "workers"], &[&traffic[..], &["worker", "batches", "busy_ratio", "handed_over"]].concat());
+
+    assert_eq!(daemon.items(&["show", "backends", "--service", "web"]).len(), 2);
+    assert!(daemon.told(&["show", "config"]).contains("name = \"gw-test\""));
+    assert!(daemon.told(&["show", "services"]).starts_with("NAME"));
+    assert_eq!(daemon.told(&["show", "services", "-o", "jsonl"]).lines().count(), 2);
+}
+
+#[test]
+fn what_is_not_there_or_not_allowed_is_told_by_sentence_and_exit_code() {
+    let Some(mut daemon) = Daemon::start("what_is_not_there_or_not_allowed") else { return };
+    let (exit, said) = code(&daemon.ask(&["show", "flows", "--service", "wbe"]));
+    assert_eq!((exit, said.as_str()), (Some(1), "error: there is no service `wbe`; there are dns, web\n"));
+
+    // A program that nobody may run from the build folder is copied to where he may.
+    let program = daemon.folder.join("tungate");
+    fs::copy(env!("CARGO_BIN_EXE_tungate"), &program).unwrap();
+    let as_user = |user: u32, group: u32| {
+        let mut command = Command::new(&program);
+        command.args(["show", "services"]).env("TUNGATE_SOCKET", daemon.socket()).uid(user).gid(group);
+        code(&command.current_dir("/").output().unwrap())
+    };
+    let (exit, said) = as_user(65_534, 65_534);
+    assert!(exit == Some(4) && said.contains("no permission"), "{exit:?} {said}");
+    fs::set_permissions(daemon.socket(), fs::Permissions::from_mode(0o666)).unwrap();
+    let (exit, said) = as_user(65_534, 65_534);
+    assert!(exit == Some(4) && said.contains("may not ask"), "the mode alone opens nothing: {exit:?} {said}");
+    chown(daemon.socket(), None, Some(65_533)).unwrap();
+    assert_eq!(as_user(65_534, 65_533).0, Some(0), "a member of the socket's group");
+
+    let file = daemon.folder.join("tungate.toml");
+    let (exit, said) = code(&daemon.ask(&["run", "-c", file.to_str().unwrap()]));
+    assert!(exit == Some(4) && said.contains("another tungate answers"), "{exit:?} {said}");
+
+    let pid = daemon.process.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    assert!(daemon.process.wait().unwrap().success(), "SIGTERM ends it with 0");
+    assert!(!daemon.socket().exists(), "its socket goes with it");
+    assert_eq!(code(&daemon.ask(&["show", "services"])).0, Some(3));
+}
