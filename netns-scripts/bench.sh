@@ -12,7 +12,7 @@ usage: bench.sh [--rounds N] [--seconds N] [--json FILE] [ENGINE...]
   --rounds N      rounds, each with every engine once, in turning order (5)
   --seconds N     how long one transfer takes (4)
 
-needs root, a release build (or TUNGATE=PATH), and iperf3, nft, haproxy, ethtool
+needs root, a release build (or TUNGATE=PATH), and iperf3, nft, haproxy
 END
     exit 2
 }
@@ -59,9 +59,9 @@ main() {
 
 check_tools() {
     local tool
-    for tool in ip iperf3 nft haproxy ethtool; do
+    for tool in ip iperf3 nft haproxy; do
         command -v $tool >/dev/null && continue
-        echo "bench.sh: there is no $tool; run: apt-get install iproute2 iperf3 nftables haproxy ethtool" >&2
+        echo "bench.sh: there is no $tool; run: apt-get install iproute2 iperf3 nftables haproxy" >&2
         exit 1
     done
     [[ -x $tungate ]] || { echo "bench.sh: there is no release build; run: cargo build --release" >&2; exit 1; }
@@ -77,15 +77,13 @@ name = "bulk"
 listen = "$vip:5201"
 backends = [{ name = "b1", address = "$b1:5201" }]
 END
-    ./lab.sh exec gw "$tungate" run -c "$work/tungate.toml" 2>"$work/log" &
+    ./lab.sh exec gw "$tungate" run -c "$work/tungate.toml" "$@" 2>"$work/log" &
     engine_pid=$!
     until_true ./lab.sh exec gw "$tungate" show services --socket "$work/sock"
 }
 
-# The kernel cuts super-packets and finishes checksums before it hands packets to the TUN: no offload is left to use.
 start_tungate_plain() {
-    start_tungate
-    ./lab.sh exec gw ethtool -K tungate0 tx off tso off gso off >/dev/null
+    start_tungate --without-offloads
 }
 
 start_nft() {
