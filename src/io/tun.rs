@@ -6,10 +6,12 @@
 //!
 //! # What the interface is told
 //! Only our own interface is touched, and through netlink, because `/proc/sys` is read-only in most containers. IPv4:
-//! `forwarding = 1`, `rp_filter = 0`, `send_redirects = 0`. IPv6: no address generation and no multicast; without these
-//! two the kernel sends router solicitations and MLD reports into the TUN as soon as it is up. Two IPv6 settings exist in
-//! `/proc/sys` alone and are made where it can be written: `disable_ipv6 = 0` and `force_forwarding = 1`. Ring of 4096
-//! slots (500 overflow under bulk TCP), no queueing discipline (each costs 40-90 ns a packet).
+//! `forwarding = 1`, `rp_filter = 0`, `send_redirects = 0`, `accept_local = 1` (this machine's own ICMP errors about what
+//! we forward come back from us translated, still from its address). IPv6: no address generation and no multicast;
+//! without these two the kernel sends router solicitations and MLD reports into the TUN as soon as it is up. Two IPv6
+//! settings exist in `/proc/sys` alone and are made where it can be written: `disable_ipv6 = 0` and
+//! `force_forwarding = 1`. Ring of 4096 slots (500 overflow under bulk TCP), no queueing discipline (each costs 40-90 ns
+//! a packet).
 //!
 //! # What the operator has to allow
 //! Found by experiment on Linux 6.18, by what a packet comes in on:
@@ -22,7 +24,7 @@
 //!
 //! With full NAT a strict `rp_filter` is no obstacle: VIPs and source addresses are routed to the TUN, so it is where
 //! packets from them are expected. None of these addresses may be local to the machine: the kernel would keep what comes
-//! for them, and drop what we send from them as martian. Below an MTU of 1280 the kernel runs no IPv6 on an interface.
+//! for them. Below an MTU of 1280 the kernel runs no IPv6 on an interface.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
@@ -285,7 +287,13 @@ fn configure(netlink: &mut Netlink, index: u32, config: &TunConfig<'_>) -> Resul
     let (mtu, queue_length) = (Some(u32::from(config.mtu)), Some(RING_SLOTS));
     netlink.change_link(index, &LinkChange { mtu, queue_length, ..LinkChange::default() })?;
 
-    let ipv4 = [(Ipv4Setting::Forwarding, 1), (Ipv4Setting::SendRedirects, 0), (Ipv4Setting::ReversePathFilter, 0)];
+    let ipv4 = [
+        (Ipv4Setting::Forwarding, 1),
+        (Ipv4Setting::SendRedirects, 0),
+        (Ipv4Setting::ReversePathFilter, 0),
+        // A link before us is too small: the error about it is the kernel's own, and a backend's to read. Not a martian.
+        (Ipv4Setting::AcceptLocal, 1),
+    ];
     netlink.set_ipv4(index, &ipv4)?;
     match netlink.disable_ipv6_autoconfiguration(index) {
         Err(error) if error.errno() != Some(libc::EAFNOSUPPORT) => return Err(error.into()),

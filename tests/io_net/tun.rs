@@ -101,7 +101,7 @@ fn a_new_tun_is_as_its_documentation_says() {
         assert!(link.up && link.hardware_address.is_none());
         assert_eq!((link.mtu, link.queue_length), (1400, 4096));
         assert_eq!(link.queue_discipline, "noqueue");
-        for (name, value) in [("forwarding", "1"), ("rp_filter", "0"), ("send_redirects", "0")] {
+        for (name, value) in [("forwarding", "1"), ("rp_filter", "0"), ("send_redirects", "0"), ("accept_local", "1")] {
             assert_eq!(setting(&format!("ipv4/conf/gate/{name}")), value, "{name}");
         }
         // Others' settings are theirs.

@@ -54,6 +54,8 @@ pub enum Ipv4Setting {
     SendRedirects = 6,
     /// Check that sources are reached this way (the greater of this and `all` counts).
     ReversePathFilter = 8,
+    /// Take in packets from addresses of this machine.
+    AcceptLocal = 23,
 }
 
 impl Netlink {
