@@ -15,7 +15,7 @@ pub(crate) struct Case {
     /// `WHAT/SETUP`; the setup is one of several that the same body runs with.
     pub(crate) name: String,
     pub(crate) needs: &'static [&'static str],
-    /// The control needs nft on top; the rest needs a daemon.
+    /// Against the kernel instead of tungate, which needs nft on top.
     pub(crate) control: bool,
     pub(crate) body: Box<dyn Fn()>,
 }
@@ -169,20 +169,12 @@ fn reason_to_skip(case: &Case, root: bool) -> Option<String> {
     }
     let nft: &[&str] = if case.control { &["nft"] } else { &[] };
     let needs = ["ip", "bash", "sysctl"].iter().chain(nft).chain(case.needs);
-    if !case.control && !daemon_exists() {
-        return Some("this tungate has no `run` yet".into());
-    }
     let missing: Vec<&str> = needs.filter(|program| process::find(program).is_none()).copied().collect();
     if missing.is_empty() {
         return None;
     }
     let packages: Vec<&str> = missing.iter().map(|program| package_of(program)).collect();
     Some(format!("there is no {}; run: apt-get install {}", missing.join(", "), packages.join(" ")))
-}
-
-fn daemon_exists() -> bool {
-    let help = Command::new(env!("CARGO_BIN_EXE_tungate")).args(["run", "--help"]).output();
-    help.is_ok_and(|output| !output.stdout.is_empty())
 }
 
 /// The Debian package of a program.
