@@ -8,10 +8,11 @@ use super::filter::FlowFilter;
 use super::rows::{
     Administration, BackendRow, ConfigRow, CountRow, DropRow, FlowRow, Health, Presence, ServiceRow, WorkerRow,
 };
-use super::{Prefix, Request, Response, Responses, hex};
+use super::{Request, Response, Responses, hex};
 use crate::config::{self, BackendId, Balance, Mode, ServiceId, Snapshot};
 use crate::engine::conntrack::{Direction, Flow, State as FlowState};
 use crate::engine::{DropReason, Instant, Shared};
+use crate::wire::Prefix;
 
 /// Flows in one part of an answer.
 const FLOWS_A_PART: usize = 256;
@@ -238,7 +239,7 @@ impl Matcher {
     fn fits(&self, flow: &Flow) -> bool {
         self.service.is_none_or(|id| flow.service == id)
             && self.backends.as_ref().is_none_or(|ids| ids.contains(&flow.backend))
-            && self.client.is_none_or(|prefix| prefix.contains(flow.key(Direction::Original).source.address))
+            && self.client.is_none_or(|prefix| prefix.contains(flow.key(Direction::Original).source.address.ip()))
             && self.state.is_none_or(|state| flow.state() == state)
     }
 

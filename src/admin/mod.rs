@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 pub use answer::{State, answer};
 pub use explain::{explain, reason, word};
-pub use filter::{FlowFilter, Prefix};
+pub use filter::FlowFilter;
 pub use rows::{
     Administration, BackendRow, BenchRow, ConfigRow, CountRow, DropRow, Explanation, FlowRow, Health, Presence, Probe,
     ServiceRow, Stage, WorkerRow,

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::exit::{Exit, Failure};
-use super::output;
 use crate::config::{self, Snapshot};
+use crate::io::log::colour_on;
 use crate::io::sys;
 
 /// Check a configuration file, with the code that `run` uses
@@ -50,7 +50,7 @@ pub(super) fn load(path: &Path) -> Result<(Snapshot, String), Failure> {
     let snapshot =
         config::load(&text, &name, 0, &sys::host_name()).map_err(|report| Failure::Config(Box::new(report)))?;
     if !snapshot.warnings.is_empty() {
-        let warnings = snapshot.warnings.render(output::colour_on(&std::io::stderr()));
+        let warnings = snapshot.warnings.render(colour_on(&std::io::stderr()));
         // There is nowhere to say that stderr is gone.
         let _ = writeln!(std::io::stderr(), "{warnings}");
     }

@@ -8,8 +8,9 @@ use serde::Serialize;
 
 use super::check;
 use super::exit::{Exit, Failure};
-use super::output::{self, Format, Printer, View};
+use super::output::{Format, Printer, View};
 use crate::io::diagnosis::{Finding, Host, Level};
+use crate::io::log::colour_on;
 
 /// Look for what keeps a gateway from working on this machine
 ///
@@ -45,7 +46,7 @@ impl Doctor {
         let findings = host.diagnose(snapshot.as_ref());
         let broken = findings.iter().any(|finding| finding.level == Level::Fail);
         match self.output {
-            Format::Table | Format::Wide => tell(&findings, output::colour_on(&io::stdout()), out)?,
+            Format::Table | Format::Wide => tell(&findings, colour_on(&io::stdout()), out)?,
             Format::Json | Format::Jsonl => {
                 let mut printer = Printer::new(out, self.output, &FINDINGS);
                 for Finding { level, subject, found, remedy } in findings {

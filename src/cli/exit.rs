@@ -5,7 +5,9 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use crate::config::Report;
+use crate::io::log::colour_on;
 use crate::io::serve::AskError;
+use crate::io::sys;
 
 /// The exit codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +61,7 @@ impl Failure {
 
     /// The failure to do something with a file.
     pub(super) fn file(path: &Path, error: &io::Error) -> Self {
-        let message = format!("{}: {}", path.display(), without_number(error));
+        let message = format!("{}: {}", path.display(), sys::in_words(error));
         if error.kind() == ErrorKind::PermissionDenied {
             return Self::new(Exit::Refused, message).help("run as a user who may, or as root");
         }
@@ -87,7 +89,7 @@ impl Failure {
                 *exit
             }
             Self::Config(report) => {
-                let _ = writeln!(err, "{}", report.render(super::output::colour_on(&io::stderr())));
+                let _ = writeln!(err, "{}", report.render(colour_on(&io::stderr())));
                 Exit::No
             }
             Self::BrokenPipe => Exit::Yes,
@@ -101,7 +103,7 @@ impl From<io::Error> for Failure {
         if error.kind() == ErrorKind::BrokenPipe {
             return Self::BrokenPipe;
         }
-        Self::no(format!("cannot write the output: {}", without_number(&error)))
+        Self::no(format!("cannot write the output: {}", sys::in_words(&error)))
     }
 }
 
@@ -116,12 +118,6 @@ impl From<AskError> for Failure {
             }
         }
     }
-}
-
-/// The system's words without its ` (os error 2)`.
-pub(super) fn without_number(error: &io::Error) -> String {
-    let text = error.to_string();
-    text.split(" (os error").next().unwrap_or(&text).to_owned()
 }
 
 #[cfg(test)]

@@ -154,11 +154,6 @@ impl<'a, T: Serialize> Printer<'a, T> {
     }
 }
 
-/// Whether what goes there is coloured: a terminal, and `NO_COLOR` unset or empty (<https://no-color.org>).
-pub(super) fn colour_on(stream: &impl IsTerminal) -> bool {
-    stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
-}
-
 /// Seconds as people say them: `3h12m`.
 pub(super) fn span(seconds: u64) -> String {
     let text = humantime::format_duration(Duration::from_secs(seconds)).to_string();

@@ -10,9 +10,10 @@ use super::exit::{Exit, Failure};
 use super::output::{Format, Listing, Printer, View};
 use super::views::{BACKENDS, CONFIG, COUNT, DROPS, FLOWS, SERVICES, WORKERS};
 use crate::admin::{
-    BackendRow, ConfigRow, CountRow, DropRow, FlowFilter, FlowRow, Prefix, Request, Response, ServiceRow, WorkerRow,
+    BackendRow, ConfigRow, CountRow, DropRow, FlowFilter, FlowRow, Request, Response, ServiceRow, WorkerRow,
 };
 use crate::io::serve::{AskError, Client};
+use crate::wire::Prefix;
 
 /// Where the daemon is.
 #[derive(Clone, Debug, Args)]

@@ -33,11 +33,15 @@ pub enum Format {
 }
 
 impl Format {
-    /// logfmt, coloured if stderr is a terminal and `NO_COLOR` is unset or empty (<https://no-color.org>).
+    /// logfmt, coloured where stderr may be.
     pub fn logfmt() -> Self {
-        let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        Self::Logfmt { colour: std::io::stderr().is_terminal() && !refused }
+        Self::Logfmt { colour: colour_on(&std::io::stderr()) }
     }
+}
+
+/// Whether what goes there is coloured: a terminal, and `NO_COLOR` unset or empty (<https://no-color.org>).
+pub fn colour_on(stream: &impl IsTerminal) -> bool {
+    stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// Sends all records up to this level to stderr. Called once, before anything is logged.

@@ -10,6 +10,7 @@ pub mod icmp;
 mod ip;
 mod offload;
 mod packet;
+mod prefix;
 pub mod segment;
 mod transport;
 
@@ -17,4 +18,5 @@ pub use address::{Address, Endpoint, Protocol};
 pub use ip::{Family, Fragment, IpHeader, Malformed};
 pub use offload::{Checksum, Gso, HEADER_LEN as OFFLOAD_LEN, Offload, UnknownGso};
 pub use packet::{Packet, Translation};
+pub use prefix::Prefix;
 pub use transport::{TcpFlags, TcpSegment};

@@ -5,7 +5,6 @@
 //! [`NetlinkError`]: what was tried, what the kernel says, what to do.
 
 mod link;
-mod prefix;
 mod route;
 
 use std::fmt;
@@ -20,8 +19,10 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
 
+use super::sys;
+
+pub use crate::wire::Prefix;
 pub use link::{Ipv4Setting, Link, LinkChange};
-pub use prefix::Prefix;
 pub use route::{LocalAddress, Route, Rule, Target};
 
 /// How a request that makes something treats what is there already.
@@ -194,8 +195,7 @@ impl NetlinkError {
 
 impl fmt::Display for NetlinkError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let error = self.error.to_string();
-        write!(f, "cannot {}: {}", self.attempt, error.split(" (os error").next().unwrap_or(&error))?;
+        write!(f, "cannot {}: {}", self.attempt, sys::in_words(&self.error))?;
         if let Some(reason) = &self.reason {
             write!(f, " ({reason})")?;
         }

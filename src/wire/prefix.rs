@@ -1,8 +1,14 @@
+//! Address ranges.
+
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
 
-/// An address range as routes and listen addresses have it: host bits are zero.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+use serde::{Deserialize, Serialize};
+
+/// An address range as routes have it: host bits are zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Prefix {
     address: IpAddr,
     length: u8,
@@ -50,6 +56,38 @@ impl Prefix {
 impl fmt::Display for Prefix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.address, self.length)
+    }
+}
+
+impl FromStr for Prefix {
+    type Err = String;
+
+    /// `198.51.100.0/24`, `2001:db8::/32`, or one address; host bits are cleared.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let refuse = || format!("`{text}` is no address range: write 198.51.100.0/24, 2001:db8::/32 or one address");
+        let (address, length) = text.split_once('/').map_or((text, None), |(a, l)| (a, Some(l)));
+        let address: IpAddr = address.parse().map_err(|_| refuse())?;
+        match length {
+            None => Ok(Self::host(address)),
+            Some(length) => {
+                let length = length.parse().ok().filter(|length| *length <= bits(address)).ok_or_else(refuse)?;
+                Ok(Self::new(address, length))
+            }
+        }
+    }
+}
+
+impl TryFrom<String> for Prefix {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<Prefix> for String {
+    fn from(prefix: Prefix) -> Self {
+        prefix.to_string()
     }
 }
 
@@ -112,5 +150,17 @@ mod tests {
         assert_eq!(list("192.0.2.0", 28).len(), 16);
         assert!(list("192.0.2.0", 27).is_empty());
         assert!(list("::", 0).is_empty());
+    }
+
+    #[test]
+    fn a_range_is_read_as_it_is_printed() {
+        for text in ["198.51.100.0/24", "0.0.0.0/0", "2001:db8::/32", "2001:db8::1/128"] {
+            assert_eq!(text.parse::<Prefix>().unwrap().to_string(), text);
+        }
+        assert_eq!("198.51.100.7".parse(), Ok(Prefix::host(ip("198.51.100.7"))));
+        assert_eq!("198.51.100.7/24".parse(), Ok(Prefix::new(ip("198.51.100.0"), 24)));
+        for text in ["", "web", "198.51.100.0/33", "198.51.100/24", "::1/129", "1.2.3.4/", "1.2.3.4/x"] {
+            assert!(text.parse::<Prefix>().unwrap_err().contains("198.51.100.0/24"), "{text}");
+        }
     }
 }
