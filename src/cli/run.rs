@@ -4,6 +4,8 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ::log::LevelFilter;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 
 use super::check;
@@ -30,14 +32,20 @@ pub(super) struct Run {
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = humantime::parse_duration)]
     drain: Duration,
     /// Which records to log
-    #[arg(long, value_name = "LEVEL", env = "TUNGATE_LOG", default_value = "info")]
-    log_level: ::log::LevelFilter,
+    #[arg(long, value_name = "LEVEL", env = "TUNGATE_LOG", hide_env_values = true, default_value = "info", value_parser = levels())]
+    log_level: LevelFilter,
     /// How to log them, on stderr
     #[arg(long, value_name = "FORMAT", default_value = "logfmt")]
     log_format: LogFormat,
     /// Take no super-packets from the kernel: to measure what they are worth
     #[arg(long, hide = true)]
     without_offloads: bool,
+}
+
+/// The names of the levels, each with all that is more important.
+fn levels() -> impl TypedValueParser<Value = LevelFilter> {
+    PossibleValuesParser::new(["off", "error", "warn", "info", "debug", "trace"])
+        .map(|name| name.parse().expect("these are the names that log gives its levels"))
 }
 
 /// How records are logged.

@@ -81,7 +81,7 @@ pub struct TcpSegment<'a> {
 }
 
 impl<'a> TcpSegment<'a> {
-    /// Reads a segment whose header [`check_tcp`] accepted.
+    /// Reads a segment whose header `check_tcp` accepted.
     #[inline]
     pub fn read(segment: &'a [u8]) -> Self {
         let header: &[u8; 20] = segment.first_chunk().expect("a TCP header was found whole at the door");

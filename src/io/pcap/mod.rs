@@ -1,6 +1,6 @@
 //! Capture files: the port that `replay` reads packets from and writes them to.
 //!
-//! [`Reader`] takes pcap and pcapng of either byte order and yields IP packets, link headers stripped ([`link`]);
+//! [`Reader`] takes pcap and pcapng of either byte order and yields IP packets, link headers stripped;
 //! [`Writer`] makes pcap files that depend on nothing but the packets. Framing is done here, record by record with
 //! `read`, so that memory is bounded by one record and an error names its offset; what is inside a record is read by
 //! the `pcap-parser` crate.
