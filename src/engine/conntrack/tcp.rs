@@ -1,12 +1,25 @@
 //! The TCP tracker: where a connection stands, judged from the middle. A pure function of its memory and a segment.
 //!
 //! States and transitions are those of Linux' nf_conntrack (requirements, "nf_conntrack's TCP table"), so that an operator
-//! finds what he knows; windows are those of van Rooij, "Real Stateful TCP Packet Filtering in IP Filter" (2001),
-//! whose four conditions are cited as I-IV below. RSTs follow RFC 5961 3.2: only an exact one ends a connection.
+//! finds what he knows; windows are those of van Rooij, "Real Stateful TCP Packet Filtering in IP Filter" (2001), see
+//! [`window`](super::window). RSTs follow RFC 5961 3.2: only an exact one ends a connection. What differs from
+//! nf_conntrack, and why:
+//!
+//! - A FIN that comes again from the side that has sent one already changes nothing (R42); there, it counts as the other
+//!   side's.
+//! - RSTs have to be exact in FIN-WAIT and CLOSE-WAIT, too: a half-closed connection may still carry a long answer (R50).
+//!   Elsewhere than in ESTABLISHED an inexact one is forwarded, not believed.
+//! - A SYN-ACK has to acknowledge the SYN (R43); there, one that acknowledges up to 66,000 bytes less will do.
+//! - A SYN that was let pass is remembered until it is answered, whatever comes in between.
+//! - A backend never opens a connection, not even on a tuple in TIME-WAIT.
+
+mod cell;
 
 use super::flow::{Direction, State};
-use super::window::{Fit, Side};
+use super::window::{Fit, Offer, Side, before};
 use crate::wire::{TcpFlags, TcpSegment};
+
+pub(super) use cell::TrackerCell;
 
 /// What a segment means for its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,8 +38,7 @@ pub enum Outcome {
 
 /// The kind of a segment, by its flags. The order is that of the rows of the tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub(super) enum Kind {
+enum Kind {
     Syn,
     SynAck,
     Fin,
@@ -114,46 +126,63 @@ fn next(state: State, direction: Direction, kind: Kind) -> Next {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tracker {
     sides: [Side; 2],
-    last: Last,
+    /// Sequence number of the SYN that opened it.
+    isn: u32,
+    passed: Passed,
     /// Both ends have sent a SYN: their ACKs, not a SYN-ACK's, will open the connection.
     simultaneous: bool,
 }
 
-/// The last segment, as far as the next one may refer to it.
+/// A segment that was let pass, because the end hosts may know more than we: the answer will tell.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Last {
-    kind: Option<Kind>,
-    from_client: bool,
-    /// Sequence number behind it.
-    end: u32,
-    /// What a SYN that was let pass offered: should the backend accept it, the connection begins anew with this.
-    offer: Side,
-    /// A SYN was let pass in LAST-ACK: an ACK may be the challenge to it, not the acknowledgment of a FIN.
-    challenged: bool,
+enum Passed {
+    #[default]
+    Nothing,
+    /// A client's SYN. A backend that has forgotten the connection accepts it, and then it begins anew; one that has
+    /// not answers with a challenge ACK, and in LAST-ACK that must not be taken for the acknowledgment of a FIN.
+    Syn { offer: Offer, challenge: bool },
+    /// A backend's ACK for a connection older than our SYN. The client answers it with a RST of that sequence number.
+    Ack(u32),
 }
 
 impl Tracker {
     /// A connection whose first SYN this is.
     pub fn open(syn: &TcpSegment<'_>) -> Self {
-        let mut tracker = Self::default();
-        tracker.sides[Direction::Original as usize] = Side::from_syn(syn);
-        tracker.remember(Kind::Syn, Direction::Original, syn);
-        tracker
+        Self::accept(Offer::of(syn))
+    }
+
+    fn accept(offer: Offer) -> Self {
+        Self { sides: [Side::from(offer), Side::default()], isn: offer.isn, ..Self::default() }
     }
 
     /// Judges a segment, and learns from it if it is accepted.
     #[inline]
     pub fn step(&mut self, state: State, direction: Direction, segment: &TcpSegment<'_>) -> Outcome {
         let Some(kind) = Kind::of(segment.flags) else { return Outcome::BadState };
-        match next(state, direction, kind) {
-            Next::Invalid => Outcome::BadState,
-            Next::Ignore => self.ignore(state, direction, kind, segment),
-            Next::To(State::SynSent) if state != State::SynSent => match direction {
-                Direction::Original => Outcome::Reopen,
-                // A backend does not open connections through a service.
-                Direction::Reply => Outcome::BadState,
-            },
-            Next::To(to) => self.follow(state, to, direction, kind, segment),
+        match (next(state, direction, kind), kind) {
+            (Next::Invalid, _) => Outcome::BadState,
+            (Next::Ignore, _) => self.let_pass(state, direction, kind, segment),
+            (Next::To(_), Kind::Rst) => self.reset(state, direction, segment),
+            (Next::To(State::SynSent), _) => self.begin(state, direction, segment),
+            (Next::To(to), _) => self.follow(state, to, direction, kind, segment),
+        }
+    }
+
+    /// A SYN that begins a connection, or means to.
+    fn begin(&mut self, state: State, direction: Direction, syn: &TcpSegment<'_>) -> Outcome {
+        match (direction, state) {
+            (Direction::Reply, _) => Outcome::BadState,
+            (Direction::Original, State::SynSent) => {
+                // The client has given up its first attempt and makes another; a mere retransmission may have lost its
+                // data (RFC 7413 4.1.3), but the backend may still answer the first.
+                if syn.seq != self.isn {
+                    *self = Self::open(syn);
+                }
+                Outcome::Accept(State::SynSent)
+            }
+            // An old duplicate of the SYN that opened the connection opens no other (R42).
+            (Direction::Original, State::TimeWait) if syn.seq == self.isn => Outcome::Pass,
+            (Direction::Original, _) => Outcome::Reopen,
         }
     }
 
@@ -167,159 +196,121 @@ impl Tracker {
         kind: Kind,
         segment: &TcpSegment<'_>,
     ) -> Outcome {
-        let mut to = to;
-        if kind == Kind::Rst {
-            match self.judge_reset(from, direction, segment) {
-                Reset::Forged => return Outcome::BadWindow,
-                Reset::Answer => return self.accept(State::Close, direction, kind, segment),
-                Reset::Inexact => to = from,
-                Reset::Exact => {}
-            }
-        }
-        let expects_challenge = self.last.challenged && from == State::LastAck;
-        if expects_challenge && kind == Kind::Ack && self.last.from_client != (direction == Direction::Original) {
-            self.last.challenged = false;
+        let opening = matches!(from, State::SynSent | State::SynSent2);
+        if opening && direction == Direction::Reply && kind == Kind::SynAck && !self.acknowledges_syn(segment) {
+            self.passed = Passed::Ack(segment.ack); // R43
             return Outcome::Pass;
         }
-        if to == State::SynSent2 {
-            self.simultaneous = true;
+        if from == State::LastAck && direction == Direction::Reply && kind == Kind::Ack && self.take_challenge() {
+            return Outcome::Pass;
         }
-        let opens = from == State::SynReceived && direction == Direction::Reply && kind == Kind::Ack;
-        if opens && self.simultaneous {
-            to = State::Established;
-        }
-        let [client, backend] = &mut self.sides;
-        let (sender, receiver) = match direction {
+        let [client, backend] = self.sides;
+        let (mut sender, mut receiver) = match direction {
             Direction::Original => (client, backend),
             Direction::Reply => (backend, client),
         };
-        match Side::admit(sender, receiver, from, direction, segment) {
-            Fit::Inside => self.accept(to, direction, kind, segment),
-            Fit::Old => Outcome::Pass,
-            Fit::Outside => Outcome::BadWindow,
+        let repeated_fin = kind == Kind::Fin && sender.has_finished();
+        match Side::admit(&mut sender, &mut receiver, from, direction, segment) {
+            Fit::Inside => {}
+            Fit::Old => return Outcome::Pass,
+            Fit::Outside if from == State::Close => return Outcome::Pass, // R45: the ends will find out
+            Fit::Outside => return Outcome::BadWindow,
+        }
+        self.sides = match direction {
+            Direction::Original => [sender, receiver],
+            Direction::Reply => [receiver, sender],
+        };
+        self.simultaneous |= to == State::SynSent2;
+        match (from, kind) {
+            (State::FinWait | State::CloseWait, Kind::Fin) if repeated_fin => Outcome::Accept(from),
+            (State::SynReceived, Kind::Ack) if self.simultaneous => Outcome::Accept(State::Established),
+            _ => Outcome::Accept(to),
         }
     }
 
-    #[inline]
-    fn accept(&mut self, to: State, direction: Direction, kind: Kind, segment: &TcpSegment<'_>) -> Outcome {
-        self.remember(kind, direction, segment);
-        Outcome::Accept(to)
+    /// A segment that may mean that the end hosts know more than we.
+    fn let_pass(&mut self, state: State, direction: Direction, kind: Kind, segment: &TcpSegment<'_>) -> Outcome {
+        match (direction, kind, self.passed) {
+            (Direction::Original, Kind::Syn, passed) => {
+                let offer = Offer::of(segment);
+                // While the handshake lasts, even the same SYN may get another SYN-ACK: that of a SYN cookie. Later it
+                // is but an old duplicate.
+                let known = state != State::SynReceived && offer.isn == self.isn;
+                let offer = match passed {
+                    Passed::Syn { offer: earlier, .. } if known => earlier,
+                    Passed::Nothing | Passed::Syn { .. } | Passed::Ack(_) => offer,
+                };
+                self.passed = Passed::Syn { offer, challenge: state == State::LastAck };
+                Outcome::Pass
+            }
+            (Direction::Reply, Kind::SynAck, Passed::Syn { offer, .. })
+                if offer.is_acknowledged_by(segment) && (offer.isn != self.isn || state == State::SynReceived) =>
+            {
+                // The backend has accepted a SYN that we had let pass: follow them.
+                let mut anew = Self::accept(offer);
+                let outcome = anew.follow(State::SynSent, State::SynReceived, direction, kind, segment);
+                *self = anew;
+                outcome
+            }
+            (Direction::Reply, Kind::Ack, _) => {
+                self.passed = Passed::Ack(segment.ack);
+                Outcome::Pass
+            }
+            _ => Outcome::Pass,
+        }
     }
 
-    #[inline]
-    fn remember(&mut self, kind: Kind, direction: Direction, segment: &TcpSegment<'_>) {
-        self.last.kind = Some(kind);
-        self.last.from_client = direction == Direction::Original;
-        self.last.end = segment.seq.wrapping_add(segment.seq_len());
+    /// RFC 5961 3.2, from the middle: what the receiver has acknowledged last is what it expects next, and so may be
+    /// what lies behind the last byte that the sender has sent.
+    fn reset(&mut self, state: State, direction: Direction, rst: &TcpSegment<'_>) -> Outcome {
+        let over = matches!(state, State::LastAck | State::TimeWait | State::Close);
+        if over || (direction == Direction::Reply && self.refuses_syn(state, rst)) {
+            return Outcome::Accept(State::Close);
+        }
+        if state == State::SynSent && direction == Direction::Reply {
+            return Outcome::Pass; // RFC 9293 3.10.7.3: without the right acknowledgment the client ignores it, too
+        }
+        if matches!(self.passed, Passed::Ack(expected) if expected == rst.seq) && state == State::SynSent {
+            return Outcome::Pass; // the client clears the way for its SYN, which it will send again
+        }
+        let (sender, receiver) = (&self.sides[direction as usize], &self.sides[direction.other() as usize]);
+        let expected = receiver.acked().unwrap_or(sender.end());
+        let inside = !before(rst.seq, expected) && sender.may_send(rst.seq);
+        if rst.seq == expected || rst.seq == sender.end() {
+            Outcome::Accept(State::Close)
+        } else if inside || state != State::Established {
+            Outcome::Pass
+        } else {
+            Outcome::BadWindow
+        }
     }
 
-    /// A segment that may mean that the end hosts know more than we: let it pass, note what it says.
-    fn ignore(&mut self, state: State, direction: Direction, kind: Kind, segment: &TcpSegment<'_>) -> Outcome {
-        let answers_ignored_syn = kind == Kind::SynAck
-            && direction == Direction::Reply
-            && self.last.kind == Some(Kind::Syn)
-            && self.last.from_client
-            && segment.ack == self.last.end;
-        if answers_ignored_syn {
-            // The backend has accepted a SYN that we had let pass (it had forgotten the old connection): follow them.
-            self.sides = [self.last.offer, Side::default()];
-            return self.follow(State::SynSent, State::SynReceived, direction, kind, segment);
+    /// A RST in answer to a SYN: the one that is to open the connection, or one that was let pass.
+    fn refuses_syn(&self, state: State, rst: &TcpSegment<'_>) -> bool {
+        match (state, self.passed) {
+            (State::SynSent, _) if self.acknowledges_syn(rst) => true,
+            (State::SynSent2 | State::SynReceived, _) if self.acknowledges_syn(rst) && rst.seq == 0 => true,
+            (_, Passed::Syn { offer, .. }) => rst.seq == 0 && offer.is_acknowledged_by(rst),
+            _ => false,
         }
-        self.remember(kind, direction, segment);
-        if kind == Kind::Syn {
-            self.last.offer = Side::from_syn(segment);
-            self.last.challenged = state == State::LastAck;
-        }
-        Outcome::Pass
     }
 
-    /// RFC 5961 3.2, from the middle: what the receiver has acknowledged last is what it expects next.
-    fn judge_reset(&self, state: State, direction: Direction, segment: &TcpSegment<'_>) -> Reset {
-        if matches!(state, State::FinWait | State::CloseWait | State::LastAck | State::TimeWait | State::Close) {
-            // The tuple may have been used again already: nothing we know can be held against it.
-            return Reset::Answer;
-        }
-        let receiver = &self.sides[direction.other() as usize];
-        let after_syn = self.last.kind == Some(Kind::Syn);
-        if let Some(expected) = receiver.acked().filter(|_| !after_syn) {
-            let open = state == State::Established;
-            if segment.seq == 0 && !open {
-                return Reset::Exact;
-            }
-            if super::window::before(segment.seq, expected) {
-                return Reset::Forged;
-            }
-            let same_way = self.last.from_client == (direction == Direction::Original);
-            let ends_train = self.last.kind == Some(Kind::Ack) && same_way && segment.seq == self.last.end;
-            if open && segment.seq != expected && !ends_train {
-                return Reset::Inexact;
-            }
-            return Reset::Exact;
-        }
-        let answers_last = after_syn && segment.flags.has(TcpFlags::ACK) && segment.ack == self.last.end;
-        if answers_last && state != State::SynSent { Reset::Answer } else { Reset::Exact }
+    /// Whether a segment of the backend acknowledges the client's SYN, or part of the data with it (RFC 7413).
+    fn acknowledges_syn(&self, segment: &TcpSegment<'_>) -> bool {
+        Offer::covers(self.isn, self.sides[Direction::Original as usize].end(), segment)
     }
-}
 
-/// What a RST is worth.
-enum Reset {
-    /// The receiver will believe it, if it is in the window.
-    Exact,
-    /// It answers a segment we let pass: no window to hold against it.
-    Answer,
-    /// The receiver will answer it with a challenge ACK: forward, keep the state.
-    Inexact,
-    /// Behind what the receiver has acknowledged: nobody sends that but an attacker.
-    Forged,
-}
-
-mod cell {
-    //! The tracker in a flow: written by the flow's owner alone, so plain words without ordering are enough.
-
-    use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-
-    use super::{Kind, Last, Side, Tracker};
-
-    /// A [`Tracker`] that can be shared.
-    #[derive(Debug, Default)]
-    pub(in crate::engine::conntrack) struct TrackerCell([AtomicU32; 17]);
-
-    const KINDS: [Kind; 5] = [Kind::Syn, Kind::SynAck, Kind::Fin, Kind::Ack, Kind::Rst];
-
-    impl TrackerCell {
-        #[inline]
-        pub(in crate::engine::conntrack) fn load(&self) -> Tracker {
-            let word = |n: usize| self.0[n].load(Relaxed);
-            let side = |at: usize| Side::from_words([word(at), word(at + 1), word(at + 2), word(at + 3), word(at + 4)]);
-            let flags = word(16);
-            Tracker {
-                sides: [side(0), side(5)],
-                last: Last {
-                    kind: KINDS.get((flags & 7) as usize).copied(),
-                    from_client: flags & 8 != 0,
-                    end: word(15),
-                    offer: side(10),
-                    challenged: flags & 16 != 0,
-                },
-                simultaneous: flags & 32 != 0,
+    /// Whether the next ACK of the backend may be the challenge to a SYN that was let pass; true once for each SYN.
+    fn take_challenge(&mut self) -> bool {
+        match self.passed {
+            Passed::Syn { offer, challenge: true } => {
+                self.passed = Passed::Syn { offer, challenge: false };
+                true
             }
-        }
-
-        #[inline]
-        pub(in crate::engine::conntrack) fn store(&self, tracker: &Tracker) {
-            let sides = [&tracker.sides[0], &tracker.sides[1], &tracker.last.offer];
-            for (n, side) in sides.into_iter().enumerate() {
-                for (cell, word) in self.0[n * 5..].iter().zip(side.words()) {
-                    cell.store(word, Relaxed);
-                }
-            }
-            let kind = tracker.last.kind.map_or(7, |kind| kind as u32);
-            let bits = [(tracker.last.from_client, 8), (tracker.last.challenged, 16), (tracker.simultaneous, 32)];
-            let flags = bits.into_iter().filter(|(set, _)| *set).fold(kind, |flags, (_, bit)| flags | bit);
-            self.0[15].store(tracker.last.end, Relaxed);
-            self.0[16].store(flags, Relaxed);
+            Passed::Nothing | Passed::Syn { .. } | Passed::Ack(_) => false,
         }
     }
 }
 
-pub(super) use cell::TrackerCell;
+#[cfg(test)]
+mod tests;

@@ -1,4 +1,13 @@
 //! One side of a TCP connection as seen from the middle, and whether a segment lies within the window.
+//!
+//! The conditions are van Rooij's (2001), widened as nf_conntrack does, since a segment need only touch the window:
+//!
+//! ```text
+//! I    seq        <= max(sender.max_end, sender.end)                no more than the receiver allows
+//! II   seq + len  >= sender.end - receiver.max_window - 1           not long acknowledged
+//! III  sack       <= receiver.end                                   acknowledges nothing that was not sent
+//! IV   sack       >= receiver.end - max(66000, sender.max_window) - 1
+//! ```
 
 use super::flow::{Direction, State};
 use crate::wire::{TcpFlags, TcpSegment};
@@ -31,6 +40,8 @@ const SCALES: u8 = 1;
 const SACKS: u8 = 2;
 /// `max_ack` means something.
 const ACKED: u8 = 4;
+/// It has sent a FIN.
+const FINISHED: u8 = 8;
 
 /// A window is never taken to be smaller than this when old acknowledgments are judged: a host may have shrunk it.
 const LEAST_ACK_WINDOW: u32 = 66_000;
@@ -49,21 +60,9 @@ pub(super) enum Fit {
 }
 
 impl Side {
-    /// The sender of this SYN or SYN-ACK.
-    pub(super) fn from_syn(syn: &TcpSegment<'_>) -> Self {
-        let end = syn.seq.wrapping_add(syn.seq_len());
-        let mut side = Self { end, max_end: end, max_window: u32::from(syn.window).max(1), ..Self::default() };
-        for (kind, value) in syn.options() {
-            match (kind, value) {
-                (3, [scale]) => {
-                    side.scale = (*scale).min(MAX_SCALE);
-                    side.flags |= SCALES;
-                }
-                (4, []) => side.flags |= SACKS,
-                _ => {}
-            }
-        }
-        side
+    /// Behind the highest byte it has sent.
+    pub(super) const fn end(&self) -> u32 {
+        self.end
     }
 
     /// The highest acknowledgment it has sent, if any.
@@ -71,7 +70,19 @@ impl Side {
         (self.flags & ACKED != 0).then_some(self.max_ack)
     }
 
-    /// Checks a segment against the windows and, if it fits, moves them.
+    /// Whether it has sent a FIN.
+    pub(super) const fn has_finished(&self) -> bool {
+        self.flags & FINISHED != 0
+    }
+
+    /// Condition I. Where its FIN or a super-segment has reached beyond the window, it goes on from there.
+    #[inline]
+    pub(super) const fn may_send(&self, seq: u32) -> bool {
+        !before(self.max_end, seq) || !before(self.end, seq)
+    }
+
+    /// Checks a segment that is no RST against the windows and, if it fits, moves them; if not, what is left in
+    /// `sender` and `receiver` means nothing.
     #[inline]
     pub(super) fn admit(
         sender: &mut Self,
@@ -81,29 +92,22 @@ impl Side {
         segment: &TcpSegment<'_>,
     ) -> Fit {
         let syn = segment.flags.has(TcpFlags::SYN);
-        let mut end = segment.seq.wrapping_add(segment.seq_len());
+        let end = segment.seq.wrapping_add(segment.seq_len());
         let opening = matches!(state, State::SynSent | State::SynSent2 | State::SynReceived);
         if syn && (sender.max_window == 0 || (opening && before(sender.end, end))) {
             sender.begin(receiver, direction, segment);
             if !segment.flags.has(TcpFlags::ACK) {
                 return Fit::Inside;
             }
-        } else if sender.max_window == 0 {
-            sender.join(receiver, segment, end);
-        }
-
-        let mut seq = segment.seq;
-        if segment.flags.has(TcpFlags::RST) && seq == 0 && matches!(state, State::SynSent | State::SynSent2) {
-            (seq, end) = (sender.end, sender.end);
         }
         let (ack, sack) = receiver.acknowledged_by(segment);
-        if !before(seq, sender.max_end.wrapping_add(1)) || !before(sack, receiver.end.wrapping_add(1)) {
-            return Fit::Outside; // I and III
+        if !sender.may_send(segment.seq) || before(receiver.end, sack) {
+            return Fit::Outside; // I, III
         }
-        let window_start = sender.end.wrapping_sub(receiver.max_window).wrapping_sub(1);
+        let least_end = sender.end.wrapping_sub(receiver.max_window).wrapping_sub(1);
         let least_ack = receiver.end.wrapping_sub(sender.max_window.max(LEAST_ACK_WINDOW)).wrapping_sub(1);
-        if (receiver.max_window != 0 && !before(window_start, end)) || !before(least_ack, sack) {
-            return Fit::Old; // II and IV
+        if before(end, least_end) || before(sack, least_ack) {
+            return Fit::Old; // II, IV
         }
         let window = u32::from(segment.window) << if syn { 0 } else { sender.scale };
         sender.sent(segment, end, ack, window.wrapping_add(sack.wrapping_sub(ack)));
@@ -113,7 +117,13 @@ impl Side {
 
     /// A SYN or SYN-ACK (again): what was known of this side is void.
     fn begin(&mut self, receiver: &mut Self, direction: Direction, syn: &TcpSegment<'_>) {
-        *self = Self::from_syn(syn);
+        *self = Self::from(Offer::of(syn));
+        // The other side's SYN has offered a window already; a server may use it before its SYN-ACK is answered
+        // (RFC 7413 4.2.2).
+        let allowed = syn.seq.wrapping_add(1).wrapping_add(receiver.max_window);
+        if before(self.max_end, allowed) {
+            self.max_end = allowed;
+        }
         // RFC 7323 2.2: scaling is on only if both SYNs carry the option.
         if direction == Direction::Reply && self.flags & receiver.flags & SCALES == 0 {
             self.scale = 0;
@@ -121,27 +131,11 @@ impl Side {
         }
     }
 
-    /// The first segment seen of this side is none that begins: take it as it is.
-    fn join(&mut self, receiver: &mut Self, segment: &TcpSegment<'_>, end: u32) {
-        let (_, sack) = receiver.acknowledged_by(segment);
-        self.end = end;
-        self.max_window = (u32::from(segment.window) << self.scale).max(1);
-        self.max_end = end.wrapping_add(self.max_window);
-        if receiver.max_window == 0 {
-            receiver.end = sack;
-            receiver.max_end = sack;
-        } else if sack == receiver.end.wrapping_add(1) {
-            // The answer to a keep-alive.
-            receiver.end = receiver.end.wrapping_add(1);
-        }
-    }
-
     /// What a segment acknowledges of what this side has sent: cumulative, and with SACK blocks (RFC 2018). A segment
-    /// without ACK, or a RST with an empty one, counts as acknowledging everything.
+    /// without ACK counts as acknowledging everything.
     #[inline]
     fn acknowledged_by(&self, segment: &TcpSegment<'_>) -> (u32, u32) {
-        let blank_reset = segment.flags.has(TcpFlags::RST) && segment.ack == 0;
-        if !segment.flags.has(TcpFlags::ACK) || blank_reset {
+        if !segment.flags.has(TcpFlags::ACK) {
             return (self.end, self.end);
         }
         let mut sack = segment.ack;
@@ -169,11 +163,14 @@ impl Side {
             self.max_ack = ack;
             self.flags |= ACKED;
         }
+        if segment.flags.has(TcpFlags::FIN) {
+            self.flags |= FINISHED;
+        }
     }
 
     #[inline]
     fn was_offered(&mut self, sender: &Self, end: u32, sack: u32, window: u32) {
-        if self.max_window != 0 && before(sender.max_end, end) {
+        if before(sender.max_end, end) {
             self.max_window = self.max_window.wrapping_add(end.wrapping_sub(sender.max_end));
         }
         let limit = sack.wrapping_add(window);
@@ -183,15 +180,72 @@ impl Side {
         }
     }
 
+    /// Four words, and a byte in the low bits of a fifth.
     #[inline]
-    pub(super) const fn words(&self) -> [u32; 5] {
-        let small = self.scale as u32 | (self.flags as u32) << 8;
-        [self.end, self.max_end, self.max_window, self.max_ack, small]
+    pub(super) const fn pack(&self) -> ([u32; 4], u32) {
+        ([self.end, self.max_end, self.max_window, self.max_ack], self.scale as u32 | (self.flags as u32) << 4)
     }
 
     #[inline]
-    pub(super) const fn from_words([end, max_end, max_window, max_ack, small]: [u32; 5]) -> Self {
-        let [scale, flags, ..] = small.to_le_bytes();
-        Self { end, max_end, max_window, max_ack, scale, flags }
+    pub(super) const fn unpack([end, max_end, max_window, max_ack]: [u32; 4], small: u32) -> Self {
+        let [byte, ..] = small.to_le_bytes();
+        Self { end, max_end, max_window, max_ack, scale: byte & 15, flags: byte >> 4 }
+    }
+}
+
+/// What a SYN or SYN-ACK says of its sender.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Offer {
+    /// Its sequence number.
+    pub(super) isn: u32,
+    /// Behind the data it carries.
+    end: u32,
+    window: u16,
+    scale: u8,
+    flags: u8,
+}
+
+impl Offer {
+    pub(super) fn of(syn: &TcpSegment<'_>) -> Self {
+        let end = syn.seq.wrapping_add(syn.seq_len());
+        let mut offer = Self { isn: syn.seq, end, window: syn.window, scale: 0, flags: 0 };
+        for (kind, value) in syn.options() {
+            match (kind, value) {
+                (3, [scale]) => {
+                    offer.scale = (*scale).min(MAX_SCALE);
+                    offer.flags |= SCALES;
+                }
+                (4, []) => offer.flags |= SACKS,
+                _ => {}
+            }
+        }
+        offer
+    }
+
+    /// Whether this segment acknowledges the SYN, with or without the data that came with it (RFC 7413).
+    pub(super) const fn is_acknowledged_by(&self, segment: &TcpSegment<'_>) -> bool {
+        Self::covers(self.isn, self.end, segment)
+    }
+
+    /// Whether this segment acknowledges something of what a SYN with this number, and data up to `end`, has sent.
+    pub(super) const fn covers(isn: u32, end: u32, segment: &TcpSegment<'_>) -> bool {
+        segment.flags.has(TcpFlags::ACK) && before(isn, segment.ack) && !before(end, segment.ack)
+    }
+
+    /// Three words, and a byte in the low bits of a fourth.
+    pub(super) const fn pack(&self) -> ([u32; 3], u32) {
+        ([self.isn, self.end, self.window as u32], self.scale as u32 | (self.flags as u32) << 4)
+    }
+
+    pub(super) const fn unpack([isn, end, window]: [u32; 3], small: u32) -> Self {
+        let ([byte, ..], [a, b, ..]) = (small.to_le_bytes(), window.to_le_bytes());
+        Self { isn, end, window: u16::from_le_bytes([a, b]), scale: byte & 15, flags: byte >> 4 }
+    }
+}
+
+impl From<Offer> for Side {
+    fn from(offer: Offer) -> Self {
+        let Offer { end, window, scale, flags, .. } = offer;
+        Self { end, max_end: end, max_window: u32::from(window).max(1), max_ack: 0, scale, flags }
     }
 }
