@@ -76,6 +76,28 @@ impl FlowCounters {
     }
 }
 
+/// What a new flow may find no room in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shortage {
+    /// The flow table.
+    Table,
+    /// The source ports towards its backend.
+    Ports,
+}
+
+impl Shortage {
+    /// All of them, in order.
+    pub const ALL: [Self; 2] = [Self::Table, Self::Ports];
+
+    /// Why the new flow is refused if nothing can be evicted for it: also the label of those evicted.
+    pub const fn reason(self) -> DropReason {
+        match self {
+            Self::Table => DropReason::FlowTableFull,
+            Self::Ports => DropReason::PortsExhausted,
+        }
+    }
+}
+
 /// All that one worker counts.
 #[derive(Debug)]
 pub struct WorkerCounters {
@@ -95,8 +117,7 @@ pub struct WorkerCounters {
     pub replied: Counter,
     /// Packets forwarded.
     pub forwarded: Counter,
-    /// Half-open or closing flows evicted for new ones.
-    pub evicted: Counter,
+    evicted: [Counter; Shortage::ALL.len()],
     drops: [Counter; DropReason::COUNT],
     services: Box<[FlowCounters]>,
     backends: Box<[FlowCounters]>,
@@ -114,7 +135,7 @@ impl WorkerCounters {
             consumed: Counter::default(),
             replied: Counter::default(),
             forwarded: Counter::default(),
-            evicted: Counter::default(),
+            evicted: Default::default(),
             drops: std::array::from_fn(|_| Counter::default()),
             services: flows(services),
             backends: flows(backends),
@@ -143,6 +164,11 @@ impl WorkerCounters {
     #[inline]
     pub fn drops(&self, reason: DropReason) -> &Counter {
         &self.drops[reason as usize]
+    }
+
+    /// The counter of flows evicted for new ones that this was lacking for.
+    pub fn evicted(&self, shortage: Shortage) -> &Counter {
+        &self.evicted[shortage as usize]
     }
 
     /// The counters of the service with this index.

@@ -17,6 +17,7 @@ mod icmp;
 pub mod nat;
 mod open;
 mod random;
+mod room;
 pub mod scheduler;
 mod shared;
 pub mod steering;
@@ -131,7 +132,7 @@ impl Engine {
     /// Forgets flows whose time is over, a bounded number; call again while it returns true.
     pub fn handle_timeout(&mut self, now: Instant) -> bool {
         let mut over = Vec::new();
-        let more = self.expiry.advance(now, &self.policy.snapshot.timeouts, |flow| over.push(Arc::clone(flow)));
+        let more = self.expiry.advance(now, &self.policy.snapshot.timeouts, |flow| over.push(flow));
         for flow in over {
             self.close(&flow);
         }
@@ -145,6 +146,7 @@ impl Engine {
         if !self.shared.table.remove(flow) {
             return;
         }
+        self.expiry.disarm(flow);
         let answer = flow.key(Direction::Reply);
         if flow.leased {
             self.ports.release(answer.destination, answer.source, answer.protocol);
@@ -326,8 +328,7 @@ enum Track {
 #[inline]
 fn track(flow: &Flow, state: State, direction: Direction, packet: &Packet<'_>) -> Track {
     let Some(segment) = packet.tcp() else {
-        let answered = state == State::Replied || direction == Direction::Reply;
-        return Track::Refresh(if answered { State::Replied } else { State::Unreplied });
+        return Track::Refresh(after_datagram(state, direction));
     };
     let control = segment.flags.0 & (TcpFlags::SYN.0 | TcpFlags::FIN.0 | TcpFlags::RST.0) != 0;
     if control && !packet.transport_checksum_ok() {
@@ -346,6 +347,16 @@ fn track(flow: &Flow, state: State, direction: Direction, packet: &Packet<'_>) -
     };
     flow.set_tracker(&tracker);
     verdict
+}
+
+/// UDP has no handshake: a client that goes on after an answer is taken to have got it.
+#[inline]
+fn after_datagram(state: State, direction: Direction) -> State {
+    match (state, direction) {
+        (State::Unreplied, Direction::Reply) => State::Replied,
+        (State::Replied, Direction::Original) => State::Assured,
+        (state, _) => state,
+    }
 }
 
 /// A packet's endpoints as it leaves, for traces.

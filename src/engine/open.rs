@@ -6,7 +6,7 @@ use std::sync::Arc;
 use foldhash::fast::FixedState;
 
 use super::conntrack::tcp::Tracker;
-use super::conntrack::{Direction, Flow, FlowKey, Plan, Refused};
+use super::conntrack::{Direction, Flow, FlowKey, Plan, Refused, Scope};
 use super::nat::{self, Rewrite};
 use super::scheduler::Request;
 use super::verdict::{DropReason, Route, TraceSink, Verdict};
@@ -74,7 +74,6 @@ impl Engine {
         now: Instant,
         trace: &mut T,
     ) -> Result<Arc<Flow>, DropReason> {
-        self.make_room(now)?;
         // One hash of the flow and the seed is all the chance there is: the same flow meets the same luck on both
         // gateways of a pair, and in a replay.
         let random = FixedState::with_seed(self.shared.seed).hash_one(key);
@@ -91,6 +90,7 @@ impl Engine {
         trace.route(Route { service: Some(service), backend: Some(backend) });
         trace.stage("schedule", || format!("{} at {target}", policy.snapshot.backend(backend).name));
 
+        self.make_room()?;
         let Mode::Nat { source_nat } = policy.snapshot.service(service).mode;
         let source = if source_nat { self.lease(target, key, random)? } else { key.source };
         trace.stage("ports", || format!("towards the backend as {source}"));
@@ -101,9 +101,18 @@ impl Engine {
         })
     }
 
+    /// Where ports are short, a flow that may be evicted gives its own back (R31).
     fn lease(&mut self, target: Endpoint, key: &FlowKey, random: u64) -> Result<Endpoint, DropReason> {
-        let sources = self.policy.snapshot.sources(target.address.is_v4());
-        let lease = self.ports.lease(sources, target, key.protocol, key.source.port, random);
+        let policy = Arc::clone(&self.policy);
+        let sources = policy.snapshot.sources(target.address.is_v4());
+        let client_port = key.source.port;
+        let first = self.ports.lease(sources, target, key.protocol, client_port, random);
+        let lease = first.or_else(|exhausted| {
+            if !self.evict(&Scope::ports(target, key.protocol, client_port)) {
+                return Err(exhausted);
+            }
+            self.ports.lease(sources, target, key.protocol, client_port, random)
+        });
         lease.map_err(|_| DropReason::PortsExhausted)
     }
 
@@ -133,17 +142,6 @@ impl Engine {
             // One client belongs to one worker, so its first packets cannot race here; the table allows for it.
             Err(Refused::Exists(_) | Refused::Conflict) => Err(DropReason::FlowConflict),
         }
-    }
-
-    /// At capacity, a half-open or ended flow of this worker makes way (R39).
-    fn make_room(&mut self, now: Instant) -> Result<(), DropReason> {
-        if !self.shared.table.is_full() {
-            return Ok(());
-        }
-        let victim = self.expiry.victim(now, &self.policy.snapshot.timeouts).ok_or(DropReason::FlowTableFull)?;
-        self.close(&victim);
-        self.counters().evicted.add(1);
-        Ok(())
     }
 
     /// Sends the first packet of a new flow on its way.

@@ -87,12 +87,14 @@ pub enum State {
     Unreplied,
     /// UDP with an answer.
     Replied,
+    /// UDP, and the client has gone on after an answer.
+    Assured,
 }
 
-/// How much a flow is worth when the table is full: the order is that of eviction.
+/// How much a flow is worth when there is no room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Lifecycle {
-    /// Half-open: the far side has not answered, or the handshake is not done.
+    /// Half-open: the client has not shown that it gets what is sent to it; its address may be forged.
     HalfOpen,
     /// Over, kept for late packets.
     Closing,
@@ -102,7 +104,7 @@ pub enum Lifecycle {
 
 impl State {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::SynSent,
         Self::SynSent2,
         Self::SynReceived,
@@ -114,6 +116,7 @@ impl State {
         Self::Close,
         Self::Unreplied,
         Self::Replied,
+        Self::Assured,
     ];
 
     /// The name in listings and JSON.
@@ -130,15 +133,19 @@ impl State {
             Self::Close => "close",
             Self::Unreplied => "unreplied",
             Self::Replied => "replied",
+            Self::Assured => "assured",
         }
     }
 
-    /// Its place in the order of eviction. A half-closed connection may still carry a long answer: it is in use (R50).
+    /// Its worth when there is no room. A connection is in use while data may be sent again: half-closed (R50), and
+    /// until both FINs are acknowledged.
     pub const fn lifecycle(self) -> Lifecycle {
         match self {
-            Self::SynSent | Self::SynSent2 | Self::SynReceived | Self::Unreplied => Lifecycle::HalfOpen,
-            Self::LastAck | Self::TimeWait | Self::Close => Lifecycle::Closing,
-            Self::Established | Self::FinWait | Self::CloseWait | Self::Replied => Lifecycle::Established,
+            Self::SynSent | Self::SynSent2 | Self::SynReceived | Self::Unreplied | Self::Replied => Lifecycle::HalfOpen,
+            Self::TimeWait | Self::Close => Lifecycle::Closing,
+            Self::Established | Self::FinWait | Self::CloseWait | Self::LastAck | Self::Assured => {
+                Lifecycle::Established
+            }
         }
     }
 
@@ -152,7 +159,7 @@ impl State {
             Self::TimeWait => timeouts.tcp_time_wait,
             Self::Close => timeouts.tcp_close,
             Self::Unreplied => timeouts.udp_unreplied,
-            Self::Replied => timeouts.udp,
+            Self::Replied | Self::Assured => timeouts.udp,
         }
     }
 }
@@ -178,7 +185,7 @@ pub struct Flow {
     state: AtomicU8,
     alive: AtomicBool,
     last_seen: AtomicU32,
-    armed: AtomicU32,
+    entry: AtomicU32,
     tracker: TrackerCell,
 }
 
@@ -211,7 +218,7 @@ impl Flow {
             state: AtomicU8::new(state as u8),
             alive: AtomicBool::new(true),
             last_seen: AtomicU32::new(millis(now)),
-            armed: AtomicU32::new(0),
+            entry: AtomicU32::new(NOT_NOTED),
             tracker: TrackerCell::default(),
         }
     }
@@ -232,7 +239,7 @@ impl Flow {
             state: AtomicU8::new(self.state.load(Relaxed)),
             alive: AtomicBool::new(true),
             last_seen: AtomicU32::new(self.last_seen.load(Relaxed)),
-            armed: AtomicU32::new(0),
+            entry: AtomicU32::new(NOT_NOTED),
             tracker: TrackerCell::default(),
         };
         copy.set_tracker(&self.tracker());
@@ -316,11 +323,23 @@ impl Flow {
         now + timeout.saturating_sub(self.idle(now))
     }
 
-    /// Tick for which the wheel holds its valid entry; others are stale.
-    pub(super) fn armed(&self) -> &AtomicU32 {
-        &self.armed
+    /// The millisecond of the last packet that refreshed it.
+    pub(super) fn last_seen(&self) -> u32 {
+        self.last_seen.load(Relaxed)
+    }
+
+    /// Its number among its worker's flows, if it is noted there.
+    pub(super) fn entry(&self) -> Option<u32> {
+        Some(self.entry.load(Relaxed)).filter(|entry| *entry != NOT_NOTED)
+    }
+
+    pub(super) fn set_entry(&self, entry: Option<u32>) {
+        self.entry.store(entry.unwrap_or(NOT_NOTED), Relaxed);
     }
 }
+
+/// More than there can be flows.
+const NOT_NOTED: u32 = u32::MAX;
 
 /// Milliseconds, wrapping every 49 days: four bytes are enough for idle times.
 #[expect(clippy::cast_possible_truncation, reason = "wraps on purpose; only differences are used")]

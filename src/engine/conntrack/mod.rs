@@ -3,12 +3,16 @@
 mod cache;
 mod expiry;
 mod flow;
+mod list;
+mod queues;
 mod table;
 pub mod tcp;
+mod wheel;
 mod window;
 
 pub use cache::FlowCache;
 pub use expiry::Expiry;
 pub(super) use flow::Plan;
 pub use flow::{Direction, Flow, FlowKey, Lifecycle, State};
+pub use queues::Scope;
 pub use table::{Refused, Table};

@@ -114,7 +114,7 @@ fn next(state: State, direction: Direction, kind: Kind) -> Next {
         State::LastAck => 6,
         State::TimeWait => 7,
         State::Close => 8,
-        State::Unreplied | State::Replied => return Next::Invalid,
+        State::Unreplied | State::Replied | State::Assured => return Next::Invalid,
     };
     match direction {
         Direction::Original => ORIGINAL[kind as usize][column],

@@ -215,7 +215,9 @@ impl World {
             State::LastAck | State::TimeWait => prop_assert!(self.fins[0] && self.fins[1], "{:?}", self.state),
             State::Close => prop_assert!(self.rst),
             State::SynSent | State::SynReceived | State::Established => prop_assert!(self.fins == [false; 2]),
-            State::SynSent2 | State::Unreplied | State::Replied => prop_assert!(false, "{:?}", self.state),
+            State::SynSent2 | State::Unreplied | State::Replied | State::Assured => {
+                prop_assert!(false, "{:?}", self.state)
+            }
         }
         Ok(())
     }

@@ -83,7 +83,7 @@ fn arrived_at(state: State, first: Direction) -> Connection {
             connection.accepts(first, connection.polite(first, RST), State::Close);
             connection
         }
-        State::Unreplied | State::Replied => panic!("not of TCP"),
+        State::Unreplied | State::Replied | State::Assured => panic!("not of TCP"),
     }
 }
 

@@ -1,0 +1,139 @@
+//! Who makes room when there is none left: the flows that may be evicted, in the order in which they stand to lose.
+
+use std::collections::HashMap;
+
+use foldhash::fast::RandomState;
+
+use super::flow::{Direction, Flow, Lifecycle};
+use super::list::{Entries, Entry, List, Strand};
+use crate::engine::counters::Shortage;
+use crate::wire::{Endpoint, Protocol};
+
+/// Flows spared in one search: bounds it.
+const SPARED: usize = 64;
+
+/// What room is wanted in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scope {
+    /// The flow table.
+    Table,
+    /// The source ports towards a backend.
+    Ports {
+        /// Where the flow goes.
+        backend: Endpoint,
+        /// Its protocol.
+        protocol: Protocol,
+        /// Whether its port is below 1024: these are lent apart (R30).
+        system: bool,
+    },
+}
+
+impl Scope {
+    /// The ports that a flow of a client with this port may be lent.
+    pub const fn ports(backend: Endpoint, protocol: Protocol, client_port: u16) -> Self {
+        Self::Ports { backend, protocol, system: client_port < 1024 }
+    }
+
+    /// What is short when there is no room.
+    pub const fn shortage(&self) -> Shortage {
+        match self {
+            Self::Table => Shortage::Table,
+            Self::Ports { .. } => Shortage::Ports,
+        }
+    }
+
+    /// All in which this flow takes room, each with the strand of its queues.
+    fn of(flow: &Flow) -> [Option<(Self, Strand)>; 2] {
+        let reply = flow.key(Direction::Reply);
+        let ports = Self::ports(reply.source, reply.protocol, reply.destination.port);
+        [Some((Self::Table, Strand::Table)), flow.leased.then_some((ports, Strand::Ports))]
+    }
+}
+
+/// An entry's place in the queues.
+#[derive(Debug)]
+pub(super) struct Queued {
+    class: Class,
+    /// When it had last been seen as it took this place.
+    seen: u32,
+}
+
+/// What may be evicted.
+#[derive(Clone, Copy, Debug)]
+enum Class {
+    HalfOpen,
+    Closing,
+}
+
+impl Class {
+    fn of(flow: &Flow) -> Option<Self> {
+        match flow.state().lifecycle() {
+            Lifecycle::HalfOpen => Some(Self::HalfOpen),
+            Lifecycle::Closing => Some(Self::Closing),
+            Lifecycle::Established => None,
+        }
+    }
+}
+
+/// The queues of one worker: two for each scope, of half-open flows and of those that are over, the oldest first.
+#[derive(Debug, Default)]
+pub(super) struct Queues {
+    scopes: HashMap<Scope, [List; 2], RandomState>,
+}
+
+impl Queues {
+    /// Puts an entry at the end of the queues of its class; takes it from where it stood.
+    pub(super) fn place(&mut self, entries: &mut Entries, at: u32) {
+        self.remove(entries, at);
+        let entry = &mut entries[at as usize];
+        let Some(class) = Class::of(&entry.flow) else { return };
+        entry.queued = Some(Queued { class, seen: entry.flow.last_seen() });
+        for (scope, strand) in Scope::of(&entry.flow).into_iter().flatten() {
+            self.scopes.entry(scope).or_default()[class as usize].push(entries, strand, at);
+        }
+    }
+
+    /// Takes an entry out, if it is in.
+    pub(super) fn remove(&mut self, entries: &mut Entries, at: u32) {
+        let Some(Queued { class, .. }) = entries[at as usize].queued.take() else { return };
+        for (scope, strand) in Scope::of(&entries[at as usize].flow).into_iter().flatten() {
+            let queues = self.scopes.get_mut(&scope).expect("what is queued has queues");
+            queues[class as usize].remove(entries, strand, at);
+            if queues.iter().all(|queue| queue.len() == 0) {
+                self.scopes.remove(&scope);
+            }
+        }
+    }
+
+    /// Who makes room in the scope: of its half-open flows the oldest; if more are over than are half-open, of those.
+    ///
+    /// A flood of first packets thus takes room from itself: the more of it there is, the sooner a flow of it goes.
+    /// But where most flows are over, as at a busy service, it is they that go, and not clients in mid-handshake.
+    ///
+    /// Oldest is by when it took its state, not by when it would be forgotten: else the class with the shortest timeout
+    /// would pay for all. Of UDP, whose flows may be half-open all their life, what was seen since is spared once; each
+    /// sparing costs a packet.
+    pub(super) fn victim(&mut self, entries: &mut Entries, scope: &Scope) -> Option<u32> {
+        let [half_open, closing] = self.scopes.get(scope)?;
+        let class = if closing.len() > half_open.len() { Class::Closing } else { Class::HalfOpen };
+        for _ in 0..SPARED {
+            let at = self.first(scope, class)?;
+            if !entries[at as usize].is_spared() {
+                return Some(at);
+            }
+            self.place(entries, at);
+        }
+        self.first(scope, class)
+    }
+
+    fn first(&self, scope: &Scope, class: Class) -> Option<u32> {
+        self.scopes.get(scope)?[class as usize].first()
+    }
+}
+
+impl Entry {
+    fn is_spared(&self) -> bool {
+        let seen = self.queued.as_ref().map(|queued| queued.seen);
+        self.flow.key(Direction::Original).protocol == Protocol::UDP && seen != Some(self.flow.last_seen())
+    }
+}
