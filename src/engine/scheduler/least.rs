@@ -5,42 +5,28 @@ use super::{Candidate, Loads, Request, Scheduler};
 use crate::config::BackendId;
 use crate::engine::random;
 
-/// The backend with the fewest flows for its weight; between equals the random number decides, by weight, so that an
-/// idle pool is shared as its weights say and not always begun with the first. O(backends) a pick.
+/// The backend with the fewest flows for its weight. The search goes round from a backend drawn by weight, and the first
+/// of equals stands: so an idle pool is shared as its weights say, and not always begun with the first. O(backends) a
+/// pick.
 #[derive(Debug)]
-pub(super) struct LeastConnections(Box<[Member]>);
-
-#[derive(Debug)]
-struct Member {
-    id: BackendId,
-    weight: u16,
-}
+pub(super) struct LeastConnections(Wheel);
 
 impl LeastConnections {
     pub(super) fn new(candidates: &[&Candidate]) -> Self {
-        Self(candidates.iter().map(|c| Member { id: c.id, weight: c.weight }).collect())
+        Self(Wheel::new(candidates))
     }
 }
 
 impl Scheduler for LeastConnections {
     fn pick(&self, request: &Request<'_>) -> Option<BackendId> {
-        let (first, others) = self.0.split_first()?;
-        let mut best = first;
-        let mut least = Load::of(first.id, first.weight, request.loads);
-        // One pass, each load read once: other workers change them meanwhile. Of the equals seen so far each holds the
-        // place with a chance of its weight over theirs (reservoir sampling).
-        let mut equals = u64::from(first.weight);
-        let mut random = request.random;
-        for member in others {
-            let load = Load::of(member.id, member.weight, request.loads);
+        let mut sectors = self.0.round_from(random::below(request.random, self.0.total()));
+        let first = sectors.next()?;
+        // Each load is read once: other workers change them meanwhile.
+        let (mut best, mut least) = (first, Load::of(first, request.loads));
+        for sector in sectors {
+            let load = Load::of(sector, request.loads);
             if load.is_less_than(least) {
-                (best, least, equals) = (member, load, u64::from(member.weight));
-            } else if !least.is_less_than(load) {
-                equals += u64::from(member.weight);
-                random = random::another(random);
-                if random::below(random, equals) < u64::from(member.weight) {
-                    best = member;
-                }
+                (best, least) = (sector, load);
             }
         }
         Some(best.id)
@@ -72,8 +58,8 @@ impl Scheduler for PowerOfTwo {
         let Some(second) = self.other_than(first, random::another(request.random)) else {
             return Some(first.id);
         };
-        let load = |sector: Sector| Load::of(sector.id, sector.weight, request.loads);
-        Some(if load(second).is_less_than(load(first)) { second.id } else { first.id })
+        let second_is_less = Load::of(&second, request.loads).is_less_than(Load::of(&first, request.loads));
+        Some(if second_is_less { second.id } else { first.id })
     }
 }
 
@@ -85,8 +71,8 @@ struct Load {
 }
 
 impl Load {
-    fn of(id: BackendId, weight: u16, loads: &Loads) -> Self {
-        Self { flows: loads.get(id), weight }
+    fn of(sector: &Sector, loads: &Loads) -> Self {
+        Self { flows: loads.get(sector.id), weight: sector.weight }
     }
 
     fn is_less_than(self, other: Self) -> bool {

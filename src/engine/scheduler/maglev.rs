@@ -138,27 +138,27 @@ fn fill(slots: u32, contenders: &[Contender]) -> Box<[BackendId]> {
     takers.retain(|taker| taker.quota > 0);
 
     let mut time = 0;
-    let mut weight: u64 = takers.iter().map(|taker| taker.weight).sum();
     while table.free > 0 && !takers.is_empty() {
-        // About one try for each backend a round. A power of two, so that one backend more or less rarely changes where
-        // one round ends and the next begins.
-        let mean = (weight / takers.len() as u64).max(1);
-        time += TIME_UNIT >> mean.ilog2();
-        takers.retain_mut(|taker| {
-            taker.try_until(time, &mut table);
-            let wants_more = taker.quota > 0;
-            if !wants_more {
-                weight -= taker.weight;
+        // A round is about as many tries as a 64th of the slots, so that hardly two backends try the same slot in it; at
+        // least one try each. Powers of two, so that one backend more or less rarely changes where a round ends.
+        let (backends, weight) = (takers.len() as u64, takers.iter().map(|taker| taker.weight).sum::<u64>());
+        let tries_each = (u64::from(slots) / 64 / backends).max(1);
+        let round = (TIME_UNIT >> (weight / backends).ilog2()) << tries_each.ilog2();
+        let mut satisfied = false;
+        while table.free > 0 && !satisfied {
+            time += round;
+            for taker in &mut takers {
+                satisfied |= taker.try_until(time, &mut table);
             }
-            wants_more
-        });
+        }
+        takers.retain(|taker| taker.quota > 0);
     }
     table.owners.into()
 }
 
-/// Time of a try, fixed point: the backend of weight 1 makes one in this time. With it, the latest time (every slot
-/// tried by weight 1) multiplied by the largest weight stays below 2^56.
-const TIME_UNIT: u64 = 1 << 24;
+/// Time, fixed point: the backend of weight 1 makes one try in this time. Even the time in which it tries every slot,
+/// 2^16 times as long, is below 2^57.
+const TIME_UNIT: u64 = 1 << 40;
 
 /// A backend while the table is filled.
 #[derive(Debug)]
@@ -168,8 +168,9 @@ struct Taker {
     position: u32,
     skip: u32,
     weight: u64,
-    /// Tries so far, the first slot not counted.
-    tries: u64,
+    /// Time between its tries, and when the next one is due.
+    interval: u64,
+    due: u64,
     /// Slots it may still take.
     quota: u32,
 }
@@ -187,20 +188,23 @@ fn takers(slots: u32, contenders: &[Contender]) -> Vec<Taker> {
         left -= extra;
         let quota = (whole(weight) + extra).max(1);
         let Permutation { offset, skip } = contender.list;
-        Taker { id: contender.id, position: offset, skip, weight, tries: 0, quota }
+        let interval = TIME_UNIT / weight;
+        Taker { id: contender.id, position: offset, skip, weight, interval, due: interval, quota }
     };
     contenders.iter().zip(weights()).map(taker).collect()
 }
 
 impl Taker {
-    /// Makes the tries due until `time`, or until the quota is filled.
+    /// Makes the tries due until `time`, or until the quota is filled: then true.
     #[inline]
-    fn try_until(&mut self, time: u64, table: &mut Table) {
-        let due = time * self.weight / TIME_UNIT;
-        while self.tries < due && self.quota > 0 {
-            self.tries += 1;
-            self.try_next(table);
+    fn try_until(&mut self, time: u64, table: &mut Table) -> bool {
+        while self.due <= time {
+            self.due += self.interval;
+            if self.try_next(table) && self.quota == 0 {
+                return true;
+            }
         }
+        false
     }
 
     /// Tries the next slot on the list; true if it was free.
@@ -356,9 +360,9 @@ mod tests {
             let first: Vec<u16> = table.iter().take(12).map(|owner| owner.0).collect();
             format!("{:016x} {first:?}", SipHasher24::new().hash(&bytes))
         };
-        insta::assert_snapshot!(digest(&[1, 1, 1]), @"8b6af30c60291087 [2, 2, 1, 1, 1, 1, 2, 1, 1, 2, 0, 0]");
-        insta::assert_snapshot!(digest(&[5, 1, 3, 1, 9]), @"d709c504799fead7 [2, 4, 1, 4, 4, 3, 2, 1, 4, 4, 4, 4]");
-        insta::assert_snapshot!(digest(&[1; 100]), @"89f065db5be429c0 [68, 44, 65, 18, 52, 15, 83, 45, 12, 18, 19, 78]");
+        insta::assert_snapshot!(digest(&[1, 1, 1]), @"32990a74c1d6cdbf [2, 2, 1, 1, 1, 1, 2, 1, 1, 2, 0, 0]");
+        insta::assert_snapshot!(digest(&[5, 1, 3, 1, 9]), @"e3db4e16637b4f4c [2, 4, 1, 4, 4, 3, 2, 1, 4, 4, 4, 4]");
+        insta::assert_snapshot!(digest(&[1; 100]), @"bb8811ce8dc4f4e7 [68, 44, 65, 18, 52, 15, 83, 45, 12, 18, 19, 78]");
 
         let loads = Loads::new(0);
         let flow = request(0xc633_6407, 0, &loads);

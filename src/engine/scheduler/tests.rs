@@ -60,6 +60,25 @@ fn nobody_is_picked_from_nobody() {
     }
 }
 
+/// Flows that end at once leave no load to tell the backends apart.
+#[test]
+fn an_idle_pool_is_shared_by_weight() {
+    let weights = [1, 5, 2, 2];
+    for balance in ALL {
+        let scheduler = build(balance, &candidates(&weights));
+        let mut flows = [0u32; 4];
+        for n in 0..10_000 {
+            let loads = Loads::new(4);
+            let id = scheduler.pick(&request(n, random::another(n.into()), &loads)).unwrap();
+            flows[usize::from(id.0)] += 1;
+        }
+        for (flows, weight) in flows.iter().zip(weights) {
+            let fair = 1_000 * u32::from(weight);
+            assert!(flows.abs_diff(fair) < 300, "{balance:?}: {flows} flows, fair would be {fair}");
+        }
+    }
+}
+
 #[test]
 fn the_key_is_name_address_and_port() {
     let backend = |port| Backend {

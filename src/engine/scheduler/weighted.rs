@@ -61,7 +61,17 @@ impl Wheel {
 
     /// The sector that holds this point of `0..total`.
     pub(super) fn sector(&self, point: u64) -> Option<Sector> {
-        self.0.get(self.0.partition_point(|sector| sector.end <= point)).copied()
+        self.0.get(self.place(point)).copied()
+    }
+
+    /// All sectors once, beginning with the one that holds this point.
+    pub(super) fn round_from(&self, point: u64) -> impl Iterator<Item = &Sector> {
+        let (before, from) = self.0.split_at(self.place(point));
+        from.iter().chain(before)
+    }
+
+    fn place(&self, point: u64) -> usize {
+        self.0.partition_point(|sector| sector.end <= point)
     }
 }
 
