@@ -2,7 +2,7 @@
 //!
 //! States and transitions are those of Linux' nf_conntrack (requirements, "nf_conntrack's TCP table"), so that an operator
 //! finds what he knows; windows are those of van Rooij, "Real Stateful TCP Packet Filtering in IP Filter" (2001), see
-//! [`window`](super::window). RSTs follow RFC 5961 3.2: only an exact one ends a connection. What differs from
+//! `window.rs`. RSTs follow RFC 5961 3.2: only an exact one ends a connection. What differs from
 //! nf_conntrack, and why:
 //!
 //! - A FIN that comes again from the side that has sent one already changes nothing (R42); there, it counts as the other
