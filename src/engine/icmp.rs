@@ -10,7 +10,7 @@ use crate::wire::{Packet, TcpFlags};
 impl Engine {
     /// A packet that carries ICMP.
     pub(super) fn icmp<T: TraceSink>(&mut self, packet: &mut Packet<'_>, _now: Instant, trace: &mut T) -> Verdict {
-        let Some(kind) = icmp::kind(packet) else { return Verdict::Drop(DropReason::FragmentLimit) };
+        let Some(kind) = icmp::kind(packet) else { return Verdict::Drop(DropReason::Protocol) };
         if !packet.transport_checksum_ok() {
             return Verdict::Drop(DropReason::BadIcmpChecksum); // R61
         }

@@ -8,7 +8,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Address([u8; 16]);
 
-const MAPPED: [u8; 12] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
+/// What stands before the four bytes of an IPv4 address.
+pub(super) const MAPPED: [u8; 12] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
 
 impl Address {
     /// From the four bytes of an IPv4 header.
@@ -24,8 +25,8 @@ impl Address {
         Self(octets)
     }
 
-    /// True for IPv4. An IPv6 packet that really carries a mapped address is refused at the door (it is a martian), so
-    /// the two forms never meet.
+    /// True for IPv4. An IPv6 packet that really carries a mapped address is refused at the door, so the two forms never
+    /// meet.
     #[inline]
     pub fn is_v4(&self) -> bool {
         self.0[..12] == MAPPED
@@ -57,8 +58,8 @@ impl Address {
         }
     }
 
-    /// Whether a host on some network may have it: not 0/8, 127/8, 224/4, 240/4, broadcast, `::`, `::1`, `ff00::/8`, nor
-    /// an IPv4 address dressed as IPv6 (RFC 1812 5.3.7, RFC 4291 2.5).
+    /// Whether a host on some network may have it: not 0/8, 127/8, 224/4, 240/4, broadcast, `ff00::/8`, nor `::`, `::1`
+    /// and their neighbours up to `::ff` (RFC 1812 5.3.7, RFC 4291 2.5).
     #[inline]
     pub fn is_host(&self) -> bool {
         if self.is_v4() {

@@ -31,6 +31,9 @@ pub const fn add(a: u16, b: u16) -> u16 {
     sum + carry as u16
 }
 
+/// The delta of what does not change. Of the two zeros of one's complement, the one that leaves both as they are.
+pub const NO_CHANGE: u16 = 0;
+
 /// The delta of replacing one word by another.
 #[inline]
 pub const fn word_delta(old: u16, new: u16) -> u16 {

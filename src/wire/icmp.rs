@@ -1,7 +1,7 @@
 //! ICMP and ICMPv6: echo, errors that quote a packet, and errors of our own.
 
 use super::ip::{self, Family, IpHeader, Malformed};
-use super::{Address, Endpoint, Packet, Protocol, build, checksum};
+use super::{Address, Endpoint, Packet, Protocol, Translation, build, checksum};
 
 /// What a gateway has to know of an ICMP message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,24 +19,15 @@ pub enum Kind {
 
 /// Kind of the ICMP message in this packet, or `None` if it carries none.
 pub fn kind(packet: &Packet<'_>) -> Option<Kind> {
-    if !packet.has_transport() {
+    if !packet.has_transport() || !packet.carries_icmp() {
         return None;
     }
-    match packet.protocol() {
-        Protocol::ICMP => Some(match packet.transport()[0] {
-            8 => Kind::EchoRequest,
-            0 => Kind::EchoReply,
-            3 | 11 | 12 => Kind::Error,
-            _ => Kind::Other,
-        }),
-        Protocol::ICMPV6 => Some(match packet.transport()[0] {
-            128 => Kind::EchoRequest,
-            129 => Kind::EchoReply,
-            1..=4 => Kind::Error,
-            _ => Kind::Other,
-        }),
-        _ => None,
-    }
+    Some(match (packet.family(), packet.transport()[0]) {
+        (Family::V4, 8) | (Family::V6, 128) => Kind::EchoRequest,
+        (Family::V4, 0) | (Family::V6, 129) => Kind::EchoReply,
+        (Family::V4, 3 | 11 | 12) | (Family::V6, 1..=4) => Kind::Error,
+        _ => Kind::Other,
+    })
 }
 
 /// The packet an ICMP error is about, as far as it was quoted.
@@ -60,9 +51,12 @@ const HEADER: usize = 8;
 /// Reads the quote of an ICMP error. Only TCP and UDP quotes with their ports are of use to a NAT.
 ///
 /// # Errors
-/// [`Malformed`] if its header makes no sense, its IPv4 header checksum is wrong (R62), or the ports are cut off. Its
-/// transport checksum is not looked at: it may be cut off (RFC 5508 REQ-3).
+/// [`Malformed`] if the packet is no [`Kind::Error`], the quote's header makes no sense, its IPv4 header checksum is wrong
+/// (R62), or the ports are cut off. Its transport checksum is not looked at: it may be cut off (RFC 5508 REQ-3).
 pub fn quote(packet: &Packet<'_>) -> Result<Quote, Malformed> {
+    if kind(packet) != Some(Kind::Error) {
+        return Err(Malformed::Transport);
+    }
     let at = usize::from(packet.header().payload) + HEADER;
     let message = packet.transport();
     let quoted = message.get(HEADER..).ok_or(Malformed::Transport)?;
@@ -90,16 +84,13 @@ pub fn quote(packet: &Packet<'_>) -> Result<Quote, Malformed> {
 
 /// RFC 4884 4: where the length attribute is set, the quote ends there and extensions follow.
 fn quoted_len(family: Family, message: &[u8]) -> usize {
-    let words = match family {
-        Family::V4 => usize::from(message[5]) * 4,
-        Family::V6 => usize::from(message[4]) * 8,
-    };
     // Only these types carry the attribute; elsewhere the byte is unused, or part of an MTU or pointer.
-    let carries = match family {
-        Family::V4 => matches!(message[0], 3 | 11 | 12),
-        Family::V6 => matches!(message[0], 1 | 3),
+    let len = match (family, message[0]) {
+        (Family::V4, 3 | 11 | 12) => usize::from(message[5]) * 4,
+        (Family::V6, 1 | 3) => usize::from(message[4]) * 8,
+        _ => 0,
     };
-    if carries && words > 0 { words } else { usize::MAX }
+    if len > 0 { len } else { usize::MAX }
 }
 
 /// Rewrites an ICMP error of a translated flow: its own addresses, the endpoints of the packet it quotes, every checksum
@@ -111,13 +102,15 @@ pub fn translate_error(
     quoted: (Endpoint, Endpoint),
 ) {
     let from = (quote.source, quote.destination);
-    let change = super::Translation::new(from, quoted);
-    rewrite_quote(&mut packet.bytes_mut()[quote.at..quote.end], &quote.header, &change);
-    packet.route_to(outer.0, outer.1);
-    packet.recompute_checksum();
+    let change = Translation::new(from, quoted);
+    let bytes = &mut packet.bytes_mut()[quote.at..quote.end];
+    let before = checksum::sum(bytes);
+    rewrite_quote(bytes, &quote.header, &change);
+    let delta = checksum::word_delta(before, checksum::sum(bytes));
+    packet.route_to(outer.0, outer.1, delta);
 }
 
-fn rewrite_quote(bytes: &mut [u8], header: &IpHeader, to: &super::Translation) {
+fn rewrite_quote(bytes: &mut [u8], header: &IpHeader, to: &Translation) {
     match header.family {
         Family::V4 => {
             let sum = u16::from_be_bytes([bytes[10], bytes[11]]);
@@ -177,8 +170,8 @@ impl Error {
     }
 }
 
-/// The error about a packet, from `source` to the packet's sender, quoting it as it was received: as much as fits 576
-/// bytes (RFC 1812 4.3.2.3) or 1280 (RFC 4443 2.4). `None` where no error may be sent (R9): about an ICMP error, a later
+/// The error about a packet, from `source` to the packet's sender, quoting it as it was received, a partial checksum
+/// completed: as much as fits 576 bytes (RFC 1812 4.3.2.3) or 1280 (RFC 4443 2.4). `None` where no error may be sent (R9): about an ICMP error, a later
 /// fragment, a multicast destination, or to a source that is no host.
 pub fn error(about: &Packet<'_>, error: Error, source: Address) -> Option<Vec<u8>> {
     let (sender, destination) = about.addresses();
@@ -194,10 +187,15 @@ pub fn error(about: &Packet<'_>, error: Error, source: Address) -> Option<Vec<u8
         Family::V6 => 1280 - 40 - HEADER,
     };
     message.extend(&about.bytes()[..about.bytes().len().min(room)]);
+    if let Some((at, sum)) = about.completed_checksum()
+        && let Some(field) = message.get_mut(HEADER + at..HEADER + at + 2)
+    {
+        field.copy_from_slice(&sum);
+    }
     Some(build::icmp(source, sender, message))
 }
 
-/// The answer to an echo request: same identifier, sequence and data, from the address that was asked (RFC 792, 4443).
+/// The answer to an [echo request](Kind::EchoRequest): same identifier, sequence and data, from the address that was asked (RFC 792, 4443).
 pub fn echo_reply(request: &Packet<'_>) -> Vec<u8> {
     let (sender, asked) = request.addresses();
     let mut message = request.transport().to_vec();

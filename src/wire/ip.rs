@@ -1,19 +1,19 @@
 //! IPv4 and IPv6 headers: one pass that finds the upper layer and refuses what RFC 1812 5.2.2 and RFC 8200 forbid.
 
-use super::{Address, Protocol, checksum};
+use super::{Address, Protocol, address, checksum};
 
 /// Why a packet is refused at the door.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Malformed {
     /// Fewer bytes than the header announces.
     Truncated,
-    /// Version, header length or total length make no sense.
+    /// Version, header length or total length make no sense, or an IPv6 header carries an IPv4-mapped address.
     IpHeader,
     /// IPv4 header checksum wrong.
     IpChecksum,
     /// IPv4 option of impossible length.
     IpOption,
-    /// IPv6 extension headers cut off or without end.
+    /// IPv6 extension headers cut off, too many, or in an order that RFC 8200 4.1 forbids.
     ExtensionHeader,
     /// Fragment of impossible offset or length.
     Fragment,
@@ -58,7 +58,9 @@ pub struct IpHeader {
     pub protocol: Protocol,
     /// Set for a fragment; an atomic fragment (RFC 6946) is none.
     pub fragment: Option<Fragment>,
-    /// The packet wants to choose its own way: LSRR or SSRR, or a routing header with segments left.
+    /// The addresses of the header are not those of the two ends: LSRR or SSRR, a routing header with segments left, or a
+    /// home address option (RFC 6275 6.3). The transport checksum is over others (R26), so such a packet cannot be
+    /// translated.
     pub source_routed: bool,
 }
 
@@ -161,6 +163,9 @@ fn parse_v6(bytes: &[u8], whole: Whole) -> Result<IpHeader, Malformed> {
     if whole == Whole::Yes && bytes.len() < total_len {
         return Err(Malformed::Truncated);
     }
+    if is_mapped(&header[8..24]) || is_mapped(&header[24..40]) {
+        return Err(Malformed::IpHeader);
+    }
     let packet = &bytes[..total_len.min(bytes.len())];
     let mut parsed = IpHeader {
         family: Family::V6,
@@ -176,6 +181,13 @@ fn parse_v6(bytes: &[u8], whole: Whole) -> Result<IpHeader, Malformed> {
     Ok(parsed)
 }
 
+/// Whether an IPv4 address stands in an IPv6 header in the form that [`Address`] keeps for IPv4: it never belongs on a
+/// network (RFC 4291 2.5.5.2 gives it to the socket interface alone), and would pass for the IPv4 packet it is not.
+#[inline]
+fn is_mapped(address: &[u8]) -> bool {
+    address.starts_with(&address::MAPPED)
+}
+
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
@@ -187,37 +199,65 @@ const fn is_extension(next_header: u8) -> bool {
 
 /// Walks the chain to the upper layer. Only the first fragment of a datagram has one to be found.
 fn walk_extensions(packet: &[u8], parsed: &mut IpHeader) -> Result<(), Malformed> {
-    for _ in 0..MAX_EXTENSIONS {
+    let mut fragment_seen = false;
+    for n in 0..MAX_EXTENSIONS {
         let kind = parsed.protocol.0;
         if !is_extension(kind) {
             return Ok(());
         }
-        let at = usize::from(parsed.payload);
-        let Some(header) = packet.get(at..).and_then(|rest| rest.first_chunk::<8>()) else {
-            return Err(Malformed::ExtensionHeader);
-        };
-        let len = if kind == FRAGMENT { 8 } else { (u16::from(header[1]) + 1) * 8 };
-        if at + usize::from(len) > packet.len() {
+        // Hop-by-hop options come first or not at all, and nothing is fragmented twice (RFC 8200 4.1).
+        if (kind == HOP_BY_HOP && n > 0) || (kind == FRAGMENT && fragment_seen) {
             return Err(Malformed::ExtensionHeader);
         }
-        parsed.source_routed |= kind == ROUTING && header[3] != 0;
+        fragment_seen |= kind == FRAGMENT;
+        let rest = packet.get(usize::from(parsed.payload)..).ok_or(Malformed::ExtensionHeader)?;
+        let header = rest.first_chunk::<8>().ok_or(Malformed::ExtensionHeader)?;
+        let len = if kind == FRAGMENT { 8 } else { (u16::from(header[1]) + 1) * 8 };
+        let body = rest.get(2..usize::from(len)).ok_or(Malformed::ExtensionHeader)?;
+        parsed.source_routed |= match kind {
+            ROUTING => header[3] != 0,
+            DESTINATION => has_home_address(body),
+            _ => false,
+        };
         parsed.protocol = Protocol(header[0]);
         parsed.payload += len;
         if kind == FRAGMENT {
-            let word = u16::from_be_bytes([header[2], header[3]]);
-            let id = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
-            let fragment = Fragment { id, offset: word & !7, more: word & 1 != 0, id_at: parsed.payload - 4 };
-            if fragment.offset != 0 || fragment.more {
-                // What lies behind this header belongs to the datagram; only the packet's own length tells how much.
-                check_fragment(fragment, parsed.total_len as usize - usize::from(parsed.payload))?;
-                parsed.fragment = Some(fragment);
-                if fragment.offset != 0 {
-                    return Ok(());
-                }
+            let payload = parsed.total_len as usize - usize::from(parsed.payload);
+            parsed.fragment = read_fragment(header, parsed.payload - 4, payload)?;
+            if parsed.fragment.is_some_and(|f| f.offset != 0) {
+                return Ok(());
             }
         }
     }
     if is_extension(parsed.protocol.0) { Err(Malformed::ExtensionHeader) } else { Ok(()) }
+}
+
+/// Reads a fragment header. What lies behind it, `payload` bytes, belongs to the datagram; an atomic fragment is whole and
+/// stands for itself (RFC 6946 4).
+fn read_fragment(header: &[u8; 8], id_at: u16, payload: usize) -> Result<Option<Fragment>, Malformed> {
+    let word = u16::from_be_bytes([header[2], header[3]]);
+    let id = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
+    let fragment = Fragment { id, offset: word & !7, more: word & 1 != 0, id_at };
+    if fragment.offset == 0 && !fragment.more {
+        return Ok(None);
+    }
+    check_fragment(fragment, payload)?;
+    Ok(Some(fragment))
+}
+
+/// Whether the options of a destination options header, as far as they are well-formed, hold a home address.
+fn has_home_address(mut options: &[u8]) -> bool {
+    const PAD1: u8 = 0;
+    const HOME_ADDRESS: u8 = 201;
+    while let [kind, rest @ ..] = options {
+        match (*kind, rest) {
+            (PAD1, _) => options = rest,
+            (HOME_ADDRESS, _) => return true,
+            (_, [len, value @ ..]) => options = value.get(usize::from(*len)..).unwrap_or_default(),
+            _ => return false,
+        }
+    }
+    false
 }
 
 /// Source and destination address as they stand in the header.

@@ -53,8 +53,9 @@ impl<'a> Packet<'a> {
         let header = IpHeader::parse(bytes)?;
         let bytes = &mut bytes[..header.total_len as usize];
         let mut packet = Self { bytes, offload, header };
+        packet.check_checksum()?;
         packet.check_transport()?;
-        packet.check_offload()?;
+        packet.check_super_packet()?;
         Ok(packet)
     }
 
@@ -145,7 +146,7 @@ impl<'a> Packet<'a> {
 
     /// Rewrites both endpoints and lowers the TTL by one, which the caller has found to be 2 or more. The hot path of NAT.
     ///
-    /// A later fragment has no ports: its addresses alone change.
+    /// A later fragment and anything but TCP and UDP has no ports: its addresses alone change.
     #[inline]
     pub fn translate(&mut self, to: &Translation) {
         self.translate_header(to);
@@ -155,6 +156,8 @@ impl<'a> Packet<'a> {
             let [c, d] = to.destination.port.to_be_bytes();
             self.bytes[at..at + 4].copy_from_slice(&[a, b, c, d]);
             self.adjust_transport_checksum(to.address_delta, to.port_delta);
+        } else {
+            self.adjust_transport_checksum(to.address_delta, checksum::NO_CHANGE);
         }
     }
 
@@ -198,12 +201,15 @@ impl<'a> Packet<'a> {
         }
     }
 
-    /// Gives the packet other addresses and one hop less, its payload's checksum left to the caller.
-    pub(super) fn route_to(&mut self, source: Address, destination: Address) {
+    /// Gives the packet other addresses and one hop less. `payload_delta` is what the caller has changed in the transport
+    /// header and behind it.
+    pub(super) fn route_to(&mut self, source: Address, destination: Address, payload_delta: u16) {
         let nowhere = |address| Endpoint::new(address, 0);
         let (old_source, old_destination) = self.addresses();
         let from = (nowhere(old_source), nowhere(old_destination));
-        self.translate_header(&Translation::new(from, (nowhere(source), nowhere(destination))));
+        let to = Translation::new(from, (nowhere(source), nowhere(destination)));
+        self.translate_header(&to);
+        self.adjust_transport_checksum(to.address_delta, payload_delta);
     }
 
     /// For rooms of this floor that rewrite what lies behind the IP header.
@@ -211,20 +217,13 @@ impl<'a> Packet<'a> {
         self.bytes
     }
 
-    /// Computes the transport checksum anew. Only right for a packet whose checksum was right before.
-    pub(super) fn recompute_checksum(&mut self) {
-        let Some(at) = self.checksum_at() else { return };
-        self.bytes[at..at + 2].fill(0);
-        let sum = !checksum::add(self.pseudo_header(), checksum::sum(self.checksummed()));
-        self.bytes[at..at + 2].copy_from_slice(&sum.to_be_bytes());
-        self.offload.checksum = Checksum::Complete;
-    }
-
-    /// Applies the deltas of addresses and ports to the transport checksum, whatever its state.
+    /// Applies the deltas of addresses and of what lies behind the IP header to the transport checksum, whatever its
+    /// state.
     #[inline]
-    fn adjust_transport_checksum(&mut self, address_delta: u16, port_delta: u16) {
+    fn adjust_transport_checksum(&mut self, address_delta: u16, payload_delta: u16) {
         let Some(at) = self.checksum_at() else { return };
         let udp = self.header.protocol == Protocol::UDP;
+        let address_delta = if self.header.protocol == Protocol::ICMP { checksum::NO_CHANGE } else { address_delta };
         let old = u16::from_be_bytes([self.bytes[at], self.bytes[at + 1]]);
         let new = match self.offload.checksum {
             // The field holds the uncomplemented pseudo-header sum: only addresses are in it (datapath, "Checksums").
@@ -232,7 +231,7 @@ impl<'a> Packet<'a> {
             // RFC 768: zero means "no checksum", and stays so (R21); over IPv6 it is not ours to repair (R22).
             Checksum::Complete | Checksum::Verified if udp && old == 0 => return,
             Checksum::Complete | Checksum::Verified => {
-                let sum = checksum::update(old, checksum::add(address_delta, port_delta));
+                let sum = checksum::update(old, checksum::add(address_delta, payload_delta));
                 if udp && sum == 0 { 0xffff } else { sum }
             }
         };
@@ -240,9 +239,10 @@ impl<'a> Packet<'a> {
     }
 
     /// Whether the transport checksum is right, as far as anybody can tell: partial and verified ones are, a UDP
-    /// checksum of zero claims nothing, and a fragment cannot be checked alone.
+    /// checksum of zero claims nothing, a fragment cannot be checked alone, and that of a source-routed packet is over
+    /// addresses which are not in its IP header.
     pub fn transport_checksum_ok(&self) -> bool {
-        if self.offload.checksum != Checksum::Complete || self.header.fragment.is_some() {
+        if self.offload.checksum != Checksum::Complete || self.header.fragment.is_some() || self.header.source_routed {
             return true;
         }
         let Some(at) = self.checksum_at() else { return true };
@@ -280,10 +280,20 @@ impl<'a> Packet<'a> {
         let offset = match self.header.protocol {
             Protocol::TCP => 16,
             Protocol::UDP => 6,
-            Protocol::ICMP | Protocol::ICMPV6 => 2,
+            _ if self.carries_icmp() => 2,
             _ => return None,
         };
         Some(usize::from(self.header.payload) + offset)
+    }
+
+    /// Whether the protocol is the ICMP of this packet's family; that of the other means nothing in it.
+    #[inline]
+    pub(super) fn carries_icmp(&self) -> bool {
+        self.header.protocol
+            == match self.header.family {
+                Family::V4 => Protocol::ICMP,
+                Family::V6 => Protocol::ICMPV6,
+            }
     }
 
     #[inline]
@@ -305,33 +315,38 @@ impl<'a> Packet<'a> {
             Protocol::UDP if self.offload.gso == Gso::None => {
                 transport::check_udp(self.transport(), self.header.fragment.is_none())
             }
-            Protocol::UDP | Protocol::ICMP | Protocol::ICMPV6 if self.transport().len() < 8 => {
-                Err(Malformed::Transport)
-            }
+            Protocol::UDP if self.transport().len() < 8 => Err(Malformed::Transport),
+            _ if self.carries_icmp() && self.transport().len() < 8 => Err(Malformed::Transport),
             _ => Ok(()),
         }
     }
 
-    /// Makes the offload header true: the header length is ours to know, a super-packet must be what it says, and a
-    /// partial checksum stands where that of the protocol stands, or is finished here.
+    /// A partial checksum stands where that of the protocol stands, or is finished here. Before the transport header is
+    /// looked at: nothing says that an unusual place lies outside it.
     #[inline]
-    fn check_offload(&mut self) -> Result<(), Malformed> {
-        self.offload.header_len = self.header.payload + self.transport_header_len();
-        let protocol = match self.offload.gso {
-            Gso::None => None,
-            Gso::TcpV4 { .. } | Gso::TcpV6 { .. } => Some(Protocol::TCP),
-            Gso::Udp => Some(Protocol::UDP),
-        };
-        if protocol.is_some_and(|p| p != self.header.protocol || self.offload.segment_size == 0 || !self.is_whole()) {
+    fn check_checksum(&mut self) -> Result<(), Malformed> {
+        let Checksum::Partial { start, offset } = self.offload.checksum else { return Ok(()) };
+        let payload = self.header.payload;
+        if start < payload || !self.is_whole() {
             return Err(Malformed::Offload);
         }
-        if let Checksum::Partial { start, offset } = self.offload.checksum {
-            let expected = self.checksum_at().map(|at| at - usize::from(self.header.payload));
-            if start != self.header.payload || expected != Some(usize::from(offset)) {
-                return self.finish_checksum(usize::from(start), usize::from(offset));
-            }
+        if start == payload && self.checksum_at() == Some(usize::from(payload) + usize::from(offset)) {
+            return Ok(());
         }
-        Ok(())
+        self.finish_checksum(usize::from(start), usize::from(offset))
+    }
+
+    /// A super-packet must be what its offload header says, and the header length is ours to know.
+    #[inline]
+    fn check_super_packet(&mut self) -> Result<(), Malformed> {
+        self.offload.header_len = self.header.payload + self.transport_header_len();
+        let consistent = match self.offload.gso {
+            Gso::None => return Ok(()),
+            Gso::TcpV4 { .. } => self.header.protocol == Protocol::TCP && self.header.family == Family::V4,
+            Gso::TcpV6 { .. } => self.header.protocol == Protocol::TCP && self.header.family == Family::V6,
+            Gso::Udp => self.header.protocol == Protocol::UDP,
+        };
+        if consistent && self.offload.segment_size > 0 && self.is_whole() { Ok(()) } else { Err(Malformed::Offload) }
     }
 
     fn is_whole(&self) -> bool {
@@ -348,13 +363,15 @@ impl<'a> Packet<'a> {
         }
     }
 
-    /// Finishes a partial checksum in an unusual place, as a device would.
+    /// Finishes a partial checksum in an unusual place, as the kernel would: zero becomes all ones whatever it stands in,
+    /// since UDP needs that and to all others the two are equal.
     fn finish_checksum(&mut self, start: usize, offset: usize) -> Result<(), Malformed> {
         let field = start + offset;
         if self.offload.gso != Gso::None || field + 2 > self.bytes.len() {
             return Err(Malformed::Offload);
         }
         let sum = !checksum::sum(&self.bytes[start..]);
+        let sum = if sum == 0 { 0xffff } else { sum };
         self.bytes[field..field + 2].copy_from_slice(&sum.to_be_bytes());
         self.offload.checksum = Checksum::Complete;
         Ok(())
@@ -363,12 +380,18 @@ impl<'a> Packet<'a> {
     /// Completes a partial checksum in its usual place: for the kernel's eyes it was optional, for a capture, a tunnel
     /// or another host it is not. No effect on a super-packet, whose segments get theirs when it is cut.
     pub fn complete_checksum(&mut self) {
-        let Checksum::Partial { start, .. } = self.offload.checksum else { return };
-        let (Gso::None, Some(at)) = (self.offload.gso, self.checksum_at()) else { return };
+        let Some((at, sum)) = self.completed_checksum() else { return };
+        self.bytes[at..at + 2].copy_from_slice(&sum);
+        self.offload.checksum = Checksum::Complete;
+    }
+
+    /// Where the completed checksum of a packet with a partial one goes, and what it is.
+    pub(super) fn completed_checksum(&self) -> Option<(usize, [u8; 2])> {
+        let Checksum::Partial { start, .. } = self.offload.checksum else { return None };
+        let (Gso::None, Some(at)) = (self.offload.gso, self.checksum_at()) else { return None };
         let sum = !checksum::sum(&self.bytes[usize::from(start)..]);
         let sum = if self.header.protocol == Protocol::UDP && sum == 0 { 0xffff } else { sum };
-        self.bytes[at..at + 2].copy_from_slice(&sum.to_be_bytes());
-        self.offload.checksum = Checksum::Complete;
+        Some((at, sum.to_be_bytes()))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Cuts a super-packet into the packets it stands for, as the kernel's GSO would: for kernels that refuse a GSO write,
 //! for captures, and for tunnels that no offload knows.
 
-use super::{Family, Gso, Packet, Protocol, TcpFlags, checksum};
+use super::{Checksum, Family, Gso, Packet, Protocol, TcpFlags, checksum};
 
 /// Calls `emit` with each packet, in order, checksums complete. A packet that is no super-packet comes out as it is,
 /// its checksum completed. `buffer` is where segments are put together; it is kept between calls.
@@ -46,6 +46,9 @@ fn finish(packet: &Packet<'_>, bytes: &mut [u8], n: usize, last: bool) {
     let field = if packet.protocol() == Protocol::UDP {
         let len = transport.len() as u16;
         transport[4..6].copy_from_slice(&len.to_be_bytes());
+        if transport[6..8] == [0, 0] && !matches!(packet.offload().checksum, Checksum::Partial { .. }) {
+            return; // No checksum is no checksum in every datagram (R21).
+        }
         6
     } else {
         cut_tcp(transport, n, usize::from(packet.offload().segment_size), last);
