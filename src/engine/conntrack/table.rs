@@ -123,3 +123,127 @@ impl Table {
         }
     }
 }
+
+#[cfg(all(test, feature = "shuttle"))]
+mod model {
+    //! The table's races, explored: `cargo test --features shuttle --lib conntrack::table::model`.
+
+    use shuttle::{check_pct, check_random, thread};
+
+    use super::*;
+    use crate::config::{BackendId, ServiceId};
+    use crate::engine::conntrack::Plan;
+    use crate::engine::nat::Rewrite;
+    use crate::engine::{Instant, WorkerId};
+    use crate::wire::{Address, Endpoint, Protocol};
+
+    const ROUNDS: usize = 2_000;
+
+    /// A flow of this client that reaches the backend from this source port.
+    fn flow(client: u8, source_port: u16) -> Arc<Flow> {
+        let original = FlowKey {
+            source: Endpoint::new(Address::v4([198, 51, 100, client]), 40_000),
+            destination: Endpoint::new(Address::v4([192, 0, 2, 10]), 80),
+            protocol: Protocol::TCP,
+        };
+        let outgoing = FlowKey {
+            source: Endpoint::new(Address::v4([10, 99, 0, 10]), source_port),
+            destination: Endpoint::new(Address::v4([10, 0, 0, 1]), 8080),
+            protocol: Protocol::TCP,
+        };
+        let plan = Plan {
+            original,
+            reply: outgoing.invert(),
+            rewrites: [Rewrite::nat(&original, &outgoing), Rewrite::nat(&outgoing.invert(), &original.invert())],
+            service: ServiceId(0),
+            backend: BackendId(0),
+            owner: WorkerId(0),
+            leased: true,
+        };
+        Arc::new(Flow::new(&plan, Instant::ZERO))
+    }
+
+    /// A flow is in the table under both keys or under neither, and the count is that of the flows.
+    fn assert_sound(table: &Table, flows: &[&Arc<Flow>]) {
+        let mut present = 0;
+        for flow in flows {
+            let found = [Direction::Original, Direction::Reply].map(|direction| {
+                table.find(flow.key(direction)).is_some_and(|(entered, _)| Arc::ptr_eq(&entered, flow))
+            });
+            assert_eq!(found[0], found[1], "under one key only");
+            present += u32::from(found[0]);
+        }
+        assert_eq!(table.len(), present);
+    }
+
+    fn explore(scenario: impl Fn() + Send + Sync + Copy + 'static) {
+        check_random(scenario, ROUNDS);
+        check_pct(scenario, ROUNDS, 3);
+    }
+
+    #[test]
+    fn two_first_packets_end_with_one_flow() {
+        explore(|| {
+            let table = Arc::new(Table::new(8, 1));
+            // The same client; each worker has leased another port.
+            let mine = [flow(1, 1001), flow(1, 1002)];
+            let racers: Vec<_> = mine
+                .iter()
+                .map(|flow| {
+                    let (table, flow) = (Arc::clone(&table), Arc::clone(flow));
+                    thread::spawn(move || match table.commit(&flow) {
+                        Ok(()) => flow,
+                        Err(Refused::Exists(other)) => other,
+                        Err(Refused::Conflict) => panic!("no other flow has these ports"),
+                    })
+                })
+                .collect();
+            let ended: Vec<_> = racers.into_iter().map(|racer| racer.join().unwrap()).collect();
+            assert!(Arc::ptr_eq(&ended[0], &ended[1]), "both packets belong to the same flow");
+            assert_sound(&table, &[&mine[0], &mine[1]]);
+            assert_eq!(table.len(), 1);
+        });
+    }
+
+    #[test]
+    fn two_clients_cannot_share_an_answer() {
+        explore(|| {
+            let table = Arc::new(Table::new(8, 1));
+            let mine = [flow(1, 1001), flow(2, 1001)];
+            let racers: Vec<_> = mine
+                .iter()
+                .map(|flow| {
+                    let (table, flow) = (Arc::clone(&table), Arc::clone(flow));
+                    thread::spawn(move || table.commit(&flow).is_ok())
+                })
+                .collect();
+            let entered = racers.into_iter().map(|racer| racer.join().unwrap()).filter(|ok| *ok).count();
+            assert_eq!(entered, 1);
+            assert_sound(&table, &[&mine[0], &mine[1]]);
+        });
+    }
+
+    #[test]
+    fn a_flow_is_removed_once_while_others_come() {
+        explore(|| {
+            let table = Arc::new(Table::new(8, 1));
+            let (old, new) = (flow(1, 1001), flow(1, 1002));
+            table.commit(&old).unwrap();
+            let removers: Vec<_> = (0..2)
+                .map(|_| {
+                    let (table, old) = (Arc::clone(&table), Arc::clone(&old));
+                    thread::spawn(move || table.remove(&old))
+                })
+                .collect();
+            let successor = {
+                let (table, new) = (Arc::clone(&table), Arc::clone(&new));
+                thread::spawn(move || table.commit(&new).is_ok())
+            };
+            let removed = removers.into_iter().map(|remover| remover.join().unwrap()).filter(|ok| *ok).count();
+            let entered = successor.join().unwrap();
+            assert_eq!(removed, 1);
+            assert_sound(&table, &[&old, &new]);
+            assert_eq!(table.len(), u32::from(entered));
+        });
+    }
+}
