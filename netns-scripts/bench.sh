@@ -43,6 +43,7 @@ main() {
     ./lab.sh exec b1 iperf3 -s >/dev/null 2>&1 &
     server_pid=$!
     until_true ./lab.sh exec b1 bash -c 'ss -Hltn sport = :5201 | grep -q .'
+    load=$(cut -d' ' -f1 /proc/loadavg)
     local round turn engine
     for ((round = 1; round <= rounds; round++)); do
         for ((turn = 0; turn < ${#engines[@]}; turn++)); do
@@ -172,6 +173,7 @@ END
 print_table() {
     echo
     echo "bulk TCP, Gbit/s, $rounds rounds of $seconds s, $(nproc) CPUs, kernel $(uname -r), $(sysctl -n net.ipv4.tcp_congestion_control)"
+    echo "load average before the first: $load (of anything above 0.5, believe neither column)"
     awk -v rounds="$rounds" -v names="${engines[*]}" -v streams="${streams[*]}" "$statistics"'
         END {
             format = "%-8s %-14s %8s %8s %8s %8s %11s %8s\n"

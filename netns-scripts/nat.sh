@@ -133,7 +133,7 @@ fins_both_ways() {
 
 show_wires() {
     local name=b1
-    [[ -s $work/b1 ]] || name=b2
+    grep -q Flags "$work/b1" || name=b2
     echo "    The client's wire: it talks to the VIP, and to nobody else."
     head -n 8 "$work/client" | shorten
     echo "    The wire of $name: the same segments, destination rewritten to $name, source to the gateway's."
