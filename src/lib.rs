@@ -30,4 +30,5 @@ pub mod cli;
 pub mod config;
 pub mod engine;
 pub mod io;
+pub mod manual;
 pub mod wire;

@@ -1,0 +1,54 @@
+//! The manual.
+//!
+//! In the order in which one needs it:
+//!
+//! 1. [`overview`]: what tungate does with a packet, and the words used here
+//! 2. [`configuration`]: every key, its default, and why that is the default
+//! 3. [`operating`]: preparing a machine, running, signals, privileges, a systemd unit
+//! 4. [`nat`]: full NAT and keeping the client's address, source ports, hairpins
+//! 5. [`schedulers`]: which backend a new flow goes to
+//! 6. [`timeouts`]: how long a flow is remembered, and which RFC says so
+//! 7. [`packets`]: what happens to odd packets, and our choice where the references disagree
+//! 8. [`drops`]: all reasons for which a packet is dropped
+//! 9. [`troubleshooting`]: from what one sees to what to do
+//! 10. [`json`]: what programs can read
+//! 11. [`exit_codes`]: what scripts can rely on
+//! 12. [`requirements`]: the rules for packets, and the tests that show each of them
+//!
+//! Each verb has a manual page, too: `tungate man DIR` writes them.
+
+#[doc = include_str!("configuration.md")]
+pub mod configuration {}
+
+#[doc = include_str!("drops.md")]
+pub mod drops {}
+
+#[doc = include_str!("exit_codes.md")]
+pub mod exit_codes {}
+
+#[doc = include_str!("json.md")]
+pub mod json {}
+
+#[doc = include_str!("nat.md")]
+pub mod nat {}
+
+#[doc = include_str!("operating.md")]
+pub mod operating {}
+
+#[doc = include_str!("overview.md")]
+pub mod overview {}
+
+#[doc = include_str!("packets.md")]
+pub mod packets {}
+
+#[doc = include_str!("requirements.md")]
+pub mod requirements {}
+
+#[doc = include_str!("schedulers.md")]
+pub mod schedulers {}
+
+#[doc = include_str!("timeouts.md")]
+pub mod timeouts {}
+
+#[doc = include_str!("troubleshooting.md")]
+pub mod troubleshooting {}
