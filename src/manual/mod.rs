@@ -17,38 +17,50 @@
 //!
 //! Each verb has a manual page, too: `tungate man DIR` writes them.
 
-#[doc = include_str!("configuration.md")]
-pub mod configuration {}
+pub mod configuration {
+    #![doc = include_str!("configuration.md")]
+}
 
-#[doc = include_str!("drops.md")]
-pub mod drops {}
+pub mod drops {
+    #![doc = include_str!("drops.md")]
+}
 
-#[doc = include_str!("exit_codes.md")]
-pub mod exit_codes {}
+pub mod exit_codes {
+    #![doc = include_str!("exit_codes.md")]
+}
 
-#[doc = include_str!("json.md")]
-pub mod json {}
+pub mod json {
+    #![doc = include_str!("json.md")]
+}
 
-#[doc = include_str!("nat.md")]
-pub mod nat {}
+pub mod nat {
+    #![doc = include_str!("nat.md")]
+}
 
-#[doc = include_str!("operating.md")]
-pub mod operating {}
+pub mod operating {
+    #![doc = include_str!("operating.md")]
+}
 
-#[doc = include_str!("overview.md")]
-pub mod overview {}
+pub mod overview {
+    #![doc = include_str!("overview.md")]
+}
 
-#[doc = include_str!("packets.md")]
-pub mod packets {}
+pub mod packets {
+    #![doc = include_str!("packets.md")]
+}
 
-#[doc = include_str!("requirements.md")]
-pub mod requirements {}
+pub mod requirements {
+    #![doc = include_str!("requirements.md")]
+}
 
-#[doc = include_str!("schedulers.md")]
-pub mod schedulers {}
+pub mod schedulers {
+    #![doc = include_str!("schedulers.md")]
+}
 
-#[doc = include_str!("timeouts.md")]
-pub mod timeouts {}
+pub mod timeouts {
+    #![doc = include_str!("timeouts.md")]
+}
 
-#[doc = include_str!("troubleshooting.md")]
-pub mod troubleshooting {}
+pub mod troubleshooting {
+    #![doc = include_str!("troubleshooting.md")]
+}

@@ -1,0 +1,72 @@
+//! The chapter on JSON has the fields that programs get, no more and no less, in their order.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+use tungate::admin::{self, BenchRow, CountRow, Request, Response, State};
+use tungate::config;
+use tungate::engine::{Engine, Instant, NoTrace, Shared, Verdict, WorkerId};
+use tungate::wire::build::{self, Tcp};
+use tungate::wire::{Endpoint, Offload, Packet, TcpFlags};
+
+use super::{chapter, rows};
+
+const CONFIG: &str = r#"
+[[service]]
+name = "web"
+listen = "192.0.2.10:80"
+source-nat = false
+backends = [{ address = "10.0.0.1" }]
+"#;
+
+/// A gateway with one flow, asked.
+fn ask(request: Request) -> Response {
+    let shared = Shared::new(config::load(CONFIG, "test.toml", 0, "gw").unwrap(), 1, 7);
+    let now = Instant::from_micros(1_000_000);
+    let mut packet = syn();
+    let mut packet = Packet::parse(&mut packet, Offload::default()).unwrap();
+    let verdict = Engine::new(&shared, WorkerId(0), now).handle(&mut packet, now, &mut NoTrace);
+    assert_eq!(verdict, Verdict::Forward);
+    let nothing = |_: Arc<_>| {};
+    let state = State { shared: &shared, end_flow: &nothing, started: now, now, file: "test.toml", text: CONFIG };
+    admin::answer(request, &state).next().unwrap()
+}
+
+fn syn() -> Vec<u8> {
+    let at = |text: &str| Endpoint::from(text.parse::<std::net::SocketAddr>().unwrap());
+    let segment = Tcp { flags: TcpFlags::SYN, ..Tcp::default() };
+    build::tcp(at("198.51.100.7:40000"), at("192.0.2.10:80"), &segment)
+}
+
+/// The fields below the heading of this kind are those of the item.
+#[track_caller]
+fn assert_fields(kind: &str, item: &impl Serialize) {
+    let json = serde_json::to_string(item).unwrap();
+    let explained: Vec<String> = rows(&chapter("json.md"), &format!("# {kind}\n")).map(|row| row.key).collect();
+    let item: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&json).unwrap();
+    let mut found: Vec<&String> = item.keys().collect();
+    found.sort_by_key(|field| json.find(&format!("\"{field}\":")));
+    assert_eq!(explained.iter().collect::<Vec<_>>(), found, "{kind}");
+}
+
+#[test]
+fn the_fields_of_every_kind_are_explained() {
+    let Response::Services(services) = ask(Request::ShowServices) else { panic!() };
+    assert_fields("ServiceList", &services[0]);
+    let Response::Backends(backends) = ask(Request::ShowBackends { service: None }) else { panic!() };
+    assert_fields("BackendList", &backends[0]);
+    let Response::Flows(flows) = ask(Request::ShowFlows(Default::default())) else { panic!() };
+    assert_fields("FlowList", &flows[0]);
+    assert_fields("FlowCount", &CountRow { flows: 0 });
+    let Response::Workers(workers) = ask(Request::ShowWorkers) else { panic!() };
+    assert_fields("WorkerList", &workers[0]);
+    let Response::Drops(drops) = ask(Request::ShowDrops) else { panic!() };
+    assert_fields("DropList", &drops[0]);
+    let Response::Config(config) = ask(Request::ShowConfig) else { panic!() };
+    assert_fields("Config", &config);
+    let probe = admin::Probe { packet: admin::hex::encode(&syn()) };
+    let Response::Explained(explained) = ask(Request::Explain(probe)) else { panic!() };
+    assert_fields("Explain", &*explained);
+    let bench = BenchRow { name: String::new(), ns_per_packet: 0.0, packets_per_second: 0.0, flows: 0, workers: 1 };
+    assert_fields("BenchList", &bench);
+}
