@@ -141,6 +141,8 @@ impl Engine {
             Ok(()) => Ok(flow),
             // One client belongs to one worker, so its first packets cannot race here; the table allows for it.
             Err(Refused::Exists(_) | Refused::Conflict) => Err(DropReason::FlowConflict),
+            // Another worker has just taken the room that there was.
+            Err(Refused::Full) => Err(DropReason::FlowTableFull),
         }
     }
 

@@ -1,9 +1,10 @@
 //! A flow: its two keys, where it goes, and the little of it that changes with every packet.
 
 use std::hash::{Hash, Hasher};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
+use super::sync::AtomicBool;
 use super::tcp::{Tracker, TrackerCell};
 use crate::config::{BackendId, ServiceId, Timeouts};
 use crate::engine::counters::Traffic;

@@ -5,6 +5,7 @@ mod expiry;
 mod flow;
 mod list;
 mod queues;
+mod sync;
 mod table;
 pub mod tcp;
 mod wheel;

@@ -1,22 +1,46 @@
 //! The table: the truth about all flows, shared by all workers. The only user of dashmap.
 //!
 //! A flow is in here under both keys or under neither. No guard of the map leaves this file, and no call holds one while
-//! it takes another: two keys may share a shard, and a second guard would wait for the first for ever.
+//! it takes another: two keys may share a shard, and a second guard would wait for the first for ever. So the two
+//! entries of a flow come and go one after the other, and every step reckons with whoever is between its own two; the
+//! schedules are explored in `table/model.rs`.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-
-use foldhash::fast::FixedState;
+use std::sync::atomic::Ordering::Relaxed;
 
 use super::flow::{Direction, Flow, FlowKey};
+use super::sync::AtomicU32;
+use map::{Entry, Flows};
 
 #[cfg(not(feature = "shuttle"))]
-use dashmap::{DashMap, Entry};
-#[cfg(feature = "shuttle")]
-use shuttle_dashmap::{DashMap, mapref::entry::Entry};
+mod map {
+    use foldhash::fast::FixedState;
 
-/// Many small shards: growing one rehashes, and a listing locks, only a thousandth of the table.
-const SHARDS: usize = 1024;
+    use super::{Arc, Flow, FlowKey};
+
+    pub(super) use dashmap::Entry;
+    pub(super) type Flows = dashmap::DashMap<FlowKey, Arc<Flow>, FixedState>;
+
+    /// Many small shards: growing one rehashes, and a listing locks, only a thousandth of the table.
+    const SHARDS: usize = 1024;
+
+    pub(super) fn empty(seed: u64) -> Flows {
+        Flows::with_capacity_and_hasher_and_shard_amount(0, FixedState::with_seed(seed), SHARDS)
+    }
+}
+
+/// The schedule explorer's map: one lock for all keys, so that whoever waits for a second guard waits for ever.
+#[cfg(feature = "shuttle")]
+mod map {
+    use super::{Arc, Flow, FlowKey};
+
+    pub(super) use shuttle_dashmap::Entry;
+    pub(super) type Flows = shuttle_dashmap::DashMap<FlowKey, Arc<Flow>>;
+
+    pub(super) fn empty(_: u64) -> Flows {
+        Flows::new()
+    }
+}
 
 /// Why a flow was not entered.
 #[derive(Debug)]
@@ -25,12 +49,14 @@ pub enum Refused {
     Exists(Arc<Flow>),
     /// Its reply key is taken by a flow of other endpoints: answers could not be told apart.
     Conflict,
+    /// There are as many flows as there may be.
+    Full,
 }
 
 /// All flows, by both keys.
 #[derive(Debug)]
 pub struct Table {
-    flows: DashMap<FlowKey, Arc<Flow>, FixedState>,
+    flows: Flows,
     count: AtomicU32,
     capacity: u32,
 }
@@ -38,15 +64,10 @@ pub struct Table {
 impl Table {
     /// An empty table for at most `capacity` flows. The seed makes hash collisions unpredictable from outside.
     pub fn new(capacity: u32, seed: u64) -> Self {
-        let hasher = FixedState::with_seed(seed);
-        Self {
-            flows: DashMap::with_capacity_and_hasher_and_shard_amount(0, hasher, SHARDS),
-            count: AtomicU32::new(0),
-            capacity,
-        }
+        Self { flows: map::empty(seed), count: AtomicU32::new(0), capacity }
     }
 
-    /// Flows now.
+    /// Flows now, those that are just being entered included.
     pub fn len(&self) -> u32 {
         self.count.load(Relaxed)
     }
@@ -70,36 +91,57 @@ impl Table {
     pub fn find(&self, key: &FlowKey) -> Option<(Arc<Flow>, Direction)> {
         let flow = Arc::clone(&*self.flows.get(key)?);
         let direction = flow.direction(key).expect("a flow is in the table under its own keys only");
-        Some((flow, direction))
+        flow.is_alive().then_some((flow, direction))
     }
 
-    /// Enters a flow under both keys: the reply key first, since no packet can carry it before the original has left;
-    /// undone if the original key turns out to be taken.
+    /// Enters a new flow under both keys: the reply key first, since no packet can carry it before the original has
+    /// left; undone if the original key turns out to be taken.
+    ///
+    /// # Errors
+    /// [`Refused`]; the flow is not alive then.
     pub fn commit(&self, flow: &Arc<Flow>) -> Result<(), Refused> {
-        let reply = *flow.key(Direction::Reply);
-        match self.flows.entry(reply) {
-            Entry::Occupied(taken) => {
-                let other = Arc::clone(taken.get());
-                drop(taken);
-                // The other worker of a race may be between its two insertions.
-                let same = other.key(Direction::Original) == flow.key(Direction::Original);
-                return Err(if same { Refused::Exists(other) } else { Refused::Conflict });
+        let room = |count: u32| (count < self.capacity).then(|| count + 1);
+        if self.count.fetch_update(Relaxed, Relaxed, room).is_err() {
+            flow.bury();
+            return Err(Refused::Full);
+        }
+        let entered = self.enter(flow);
+        if entered.is_err() {
+            self.remove(flow);
+        }
+        entered
+    }
+
+    fn enter(&self, flow: &Arc<Flow>) -> Result<(), Refused> {
+        while let Some(other) = self.insert(Direction::Reply, flow) {
+            if other.key(Direction::Original) != flow.key(Direction::Original) {
+                return Err(Refused::Conflict);
             }
+            // The other worker of a race, which may be between its two insertions: help it to its second, so that
+            // both know who has won.
+            match self.insert(Direction::Original, &other) {
+                Some(winner) => return Err(Refused::Exists(winner)),
+                None if other.is_alive() => return Err(Refused::Exists(other)),
+                None => {} // it has ended meanwhile: its place is free
+            }
+        }
+        self.insert(Direction::Original, flow).map_or(Ok(()), |other| Err(Refused::Exists(other)))
+    }
+
+    /// Enters a flow under one of its keys, unless a living flow has that already, and returns that. What is dead is
+    /// replaced: whoever buried it will find another in its place, and leave it alone.
+    fn insert(&self, direction: Direction, flow: &Arc<Flow>) -> Option<Arc<Flow>> {
+        match self.flows.entry(*flow.key(direction)) {
+            Entry::Occupied(taken) if Arc::ptr_eq(taken.get(), flow) => {}
+            Entry::Occupied(taken) if taken.get().is_alive() => return Some(Arc::clone(taken.get())),
+            Entry::Occupied(mut dead) => drop(dead.insert(Arc::clone(flow))),
             Entry::Vacant(free) => drop(free.insert(Arc::clone(flow))),
         }
-        let taken = match self.flows.entry(*flow.key(Direction::Original)) {
-            Entry::Occupied(taken) => Some(Arc::clone(taken.get())),
-            Entry::Vacant(free) => {
-                drop(free.insert(Arc::clone(flow)));
-                None
-            }
-        };
-        if let Some(other) = taken {
-            self.flows.remove_if(&reply, |_, entered| Arc::ptr_eq(entered, flow));
-            return Err(Refused::Exists(other));
+        // Whoever removed it before it came here has not found it here.
+        if !flow.is_alive() {
+            self.take_out(direction, flow);
         }
-        self.count.fetch_add(1, Relaxed);
-        Ok(())
+        None
     }
 
     /// Takes a flow out under both keys; true for the one caller that did.
@@ -108,16 +150,21 @@ impl Table {
             return false;
         }
         for direction in [Direction::Original, Direction::Reply] {
-            self.flows.remove_if(flow.key(direction), |_, entered| Arc::ptr_eq(entered, flow));
+            self.take_out(direction, flow);
         }
         self.count.fetch_sub(1, Relaxed);
         true
     }
 
-    /// Calls `visit` with every flow once, one shard at a time: for listings, never for a worker.
+    fn take_out(&self, direction: Direction, flow: &Arc<Flow>) {
+        self.flows.remove_if(flow.key(direction), |_, entered| Arc::ptr_eq(entered, flow));
+    }
+
+    /// Calls `visit` with every flow once, one shard at a time: for listings, never for a worker. While it visits, the
+    /// shard is locked: `visit` must not call the table.
     pub fn for_each(&self, mut visit: impl FnMut(&Arc<Flow>)) {
-        for entry in &self.flows {
-            if entry.key() == entry.value().key(Direction::Original) {
+        for entry in self.flows.iter() {
+            if entry.key() == entry.value().key(Direction::Original) && entry.value().is_alive() {
                 visit(entry.value());
             }
         }
@@ -125,125 +172,4 @@ impl Table {
 }
 
 #[cfg(all(test, feature = "shuttle"))]
-mod model {
-    //! The table's races, explored: `cargo test --features shuttle --lib conntrack::table::model`.
-
-    use shuttle::{check_pct, check_random, thread};
-
-    use super::*;
-    use crate::config::{BackendId, ServiceId};
-    use crate::engine::conntrack::Plan;
-    use crate::engine::nat::Rewrite;
-    use crate::engine::{Instant, WorkerId};
-    use crate::wire::{Address, Endpoint, Protocol};
-
-    const ROUNDS: usize = 2_000;
-
-    /// A flow of this client that reaches the backend from this source port.
-    fn flow(client: u8, source_port: u16) -> Arc<Flow> {
-        let original = FlowKey {
-            source: Endpoint::new(Address::v4([198, 51, 100, client]), 40_000),
-            destination: Endpoint::new(Address::v4([192, 0, 2, 10]), 80),
-            protocol: Protocol::TCP,
-        };
-        let outgoing = FlowKey {
-            source: Endpoint::new(Address::v4([10, 99, 0, 10]), source_port),
-            destination: Endpoint::new(Address::v4([10, 0, 0, 1]), 8080),
-            protocol: Protocol::TCP,
-        };
-        let plan = Plan {
-            original,
-            reply: outgoing.invert(),
-            rewrites: [Rewrite::nat(&original, &outgoing), Rewrite::nat(&outgoing.invert(), &original.invert())],
-            service: ServiceId(0),
-            backend: BackendId(0),
-            owner: WorkerId(0),
-            leased: true,
-        };
-        Arc::new(Flow::new(&plan, Instant::ZERO))
-    }
-
-    /// A flow is in the table under both keys or under neither, and the count is that of the flows.
-    fn assert_sound(table: &Table, flows: &[&Arc<Flow>]) {
-        let mut present = 0;
-        for flow in flows {
-            let found = [Direction::Original, Direction::Reply].map(|direction| {
-                table.find(flow.key(direction)).is_some_and(|(entered, _)| Arc::ptr_eq(&entered, flow))
-            });
-            assert_eq!(found[0], found[1], "under one key only");
-            present += u32::from(found[0]);
-        }
-        assert_eq!(table.len(), present);
-    }
-
-    fn explore(scenario: impl Fn() + Send + Sync + Copy + 'static) {
-        check_random(scenario, ROUNDS);
-        check_pct(scenario, ROUNDS, 3);
-    }
-
-    #[test]
-    fn two_first_packets_end_with_one_flow() {
-        explore(|| {
-            let table = Arc::new(Table::new(8, 1));
-            // The same client; each worker has leased another port.
-            let mine = [flow(1, 1001), flow(1, 1002)];
-            let racers: Vec<_> = mine
-                .iter()
-                .map(|flow| {
-                    let (table, flow) = (Arc::clone(&table), Arc::clone(flow));
-                    thread::spawn(move || match table.commit(&flow) {
-                        Ok(()) => flow,
-                        Err(Refused::Exists(other)) => other,
-                        Err(Refused::Conflict) => panic!("no other flow has these ports"),
-                    })
-                })
-                .collect();
-            let ended: Vec<_> = racers.into_iter().map(|racer| racer.join().unwrap()).collect();
-            assert!(Arc::ptr_eq(&ended[0], &ended[1]), "both packets belong to the same flow");
-            assert_sound(&table, &[&mine[0], &mine[1]]);
-            assert_eq!(table.len(), 1);
-        });
-    }
-
-    #[test]
-    fn two_clients_cannot_share_an_answer() {
-        explore(|| {
-            let table = Arc::new(Table::new(8, 1));
-            let mine = [flow(1, 1001), flow(2, 1001)];
-            let racers: Vec<_> = mine
-                .iter()
-                .map(|flow| {
-                    let (table, flow) = (Arc::clone(&table), Arc::clone(flow));
-                    thread::spawn(move || table.commit(&flow).is_ok())
-                })
-                .collect();
-            let entered = racers.into_iter().map(|racer| racer.join().unwrap()).filter(|ok| *ok).count();
-            assert_eq!(entered, 1);
-            assert_sound(&table, &[&mine[0], &mine[1]]);
-        });
-    }
-
-    #[test]
-    fn a_flow_is_removed_once_while_others_come() {
-        explore(|| {
-            let table = Arc::new(Table::new(8, 1));
-            let (old, new) = (flow(1, 1001), flow(1, 1002));
-            table.commit(&old).unwrap();
-            let removers: Vec<_> = (0..2)
-                .map(|_| {
-                    let (table, old) = (Arc::clone(&table), Arc::clone(&old));
-                    thread::spawn(move || table.remove(&old))
-                })
-                .collect();
-            let successor = {
-                let (table, new) = (Arc::clone(&table), Arc::clone(&new));
-                thread::spawn(move || table.commit(&new).is_ok())
-            };
-            let removed = removers.into_iter().map(|remover| remover.join().unwrap()).filter(|ok| *ok).count();
-            let entered = successor.join().unwrap();
-            assert_eq!(removed, 1);
-            assert_sound(&table, &[&old, &new]);
-            assert_eq!(table.len(), u32::from(entered));
-        });
-    }
-}
+mod model;
