@@ -1,6 +1,6 @@
 //! `run`: the daemon, in the foreground.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use clap::{Args, ValueEnum};
 use super::check;
 use super::exit::{Exit, Failure};
 use crate::admin::{self, State};
+use crate::io::announce::AnnounceError;
 use crate::io::control;
 use crate::io::daemon::{Daemon, StartError};
 use crate::io::log::{self, Format};
@@ -82,12 +83,12 @@ impl Run {
     }
 }
 
-fn start_failure(error: &StartError) -> Failure {
-    let exit = match error {
-        StartError::Tun(TunError::NotPermitted | TunError::DeviceForbidden(_) | TunError::NameTaken(_)) => {
-            Exit::Refused
-        }
-        StartError::Tun(_) | StartError::Route(_) | StartError::Announce(_) | StartError::System(_) => Exit::No,
+/// A gateway that did not start, told as it is.
+pub(super) fn start_failure(error: &StartError) -> Failure {
+    let refused = match error {
+        StartError::Tun(TunError::NotPermitted | TunError::DeviceForbidden(_) | TunError::NameTaken(_)) => true,
+        StartError::Announce(AnnounceError::Socket(_, error)) => error.kind() == ErrorKind::PermissionDenied,
+        StartError::Tun(_) | StartError::Route(_) | StartError::Announce(_) | StartError::System(_) => false,
     };
-    Failure::new(exit, error.to_string())
+    Failure::new(if refused { Exit::Refused } else { Exit::No }, error.to_string())
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use super::exit::{Exit, Failure};
+use super::run;
 use crate::config;
 use crate::engine::{DropReason, Shared};
 use crate::io::daemon::Daemon;
@@ -63,7 +64,7 @@ impl Demo {
         let snapshot = config::load(lab::CONFIG, "demo.toml", 0, "demo").expect("the demo's configuration is valid");
         let start = || Daemon::start(snapshot, Offloads::All);
         let daemon = lab.gateway.run(start).map_err(|error| Failure::no(error.to_string()))?;
-        let daemon = daemon.map_err(|error| Failure::no(error.to_string()))?;
+        let daemon = daemon.map_err(|error| run::start_failure(&error))?;
         writeln!(out, "{PICTURE}")?;
         if self.once { once(&lab, &daemon, out) } else { live(&lab, &daemon, out) }
     }
