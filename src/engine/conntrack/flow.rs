@@ -218,7 +218,7 @@ impl Flow {
             traffic: Default::default(),
             state: AtomicU8::new(state as u8),
             alive: AtomicBool::new(true),
-            last_seen: AtomicU32::new(millis(now)),
+            last_seen: AtomicU32::new(millis_up(now)),
             entry: AtomicU32::new(NOT_NOTED),
             tracker: TrackerCell::default(),
         }
@@ -310,12 +310,14 @@ impl Flow {
     /// A packet has refreshed it.
     #[inline]
     pub(in crate::engine) fn touch(&self, now: Instant) {
-        self.last_seen.store(millis(now), Relaxed);
+        self.last_seen.store(millis_up(now), Relaxed);
     }
 
-    /// Time since the last packet that refreshed it; exact up to 49 days.
+    /// Time since the last packet that refreshed it: at most 2 ms less, never more; exact up to 46 days. Zero if that
+    /// packet is yet to come by this clock: a worker that has only fragments of the flow may be ahead of its owner.
     pub fn idle(&self, now: Instant) -> Duration {
-        Duration::from_millis(u64::from(millis(now).wrapping_sub(self.last_seen.load(Relaxed))))
+        let idle = millis(now.as_micros()).wrapping_sub(self.last_seen.load(Relaxed));
+        Duration::from_millis(if idle > u32::MAX - AHEAD { 0 } else { idle.into() })
     }
 
     /// When it will be forgotten, if nothing comes.
@@ -342,8 +344,64 @@ impl Flow {
 /// More than there can be flows.
 const NOT_NOTED: u32 = u32::MAX;
 
+/// Differences beyond 46 days are taken for a clock that is ahead.
+const AHEAD: u32 = 1 << 28;
+
 /// Milliseconds, wrapping every 49 days: four bytes are enough for idle times.
 #[expect(clippy::cast_possible_truncation, reason = "wraps on purpose; only differences are used")]
-const fn millis(now: Instant) -> u32 {
-    (now.as_micros() / 1000) as u32
+const fn millis(micros: u64) -> u32 {
+    (micros / 1000) as u32
+}
+
+/// Rounded up, so that no flow is forgotten early.
+#[inline]
+const fn millis_up(now: Instant) -> u32 {
+    millis(now.as_micros() + 999)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::Address;
+
+    fn flow(now: Instant) -> Flow {
+        let end = |n| Endpoint::new(Address::v4([10, 0, 0, n]), 53);
+        let original = FlowKey { source: end(1), destination: end(2), protocol: Protocol::UDP };
+        let plan = Plan {
+            original,
+            reply: original.invert(),
+            rewrites: [Rewrite::nat(&original, &original); 2],
+            service: ServiceId(0),
+            backend: BackendId(0),
+            owner: WorkerId(0),
+            leased: false,
+        };
+        Flow::new(&plan, now)
+    }
+
+    #[test]
+    fn no_flow_has_been_idle_for_longer_than_it_was() {
+        for start in [0, 1, 999, 1_000, 4_294_967_295_500, 1 << 50] {
+            let seen = Instant::from_micros(start);
+            let flow = flow(seen);
+            for idle in [0, 1, 999, 1_000, 60_000_000, 46 * 86_400_000_000].map(Duration::from_micros) {
+                let found = flow.idle(seen + idle);
+                assert!(
+                    found <= idle && idle.saturating_sub(found) <= Duration::from_millis(2),
+                    "{found:?} of {idle:?}"
+                );
+            }
+        }
+    }
+
+    /// Another worker, a little ahead, has passed a fragment of it on.
+    #[test]
+    fn a_flow_that_is_seen_in_the_future_is_not_idle() {
+        for ahead in [1, 1_000, 3_000_000, 86_400_000_000].map(Duration::from_micros) {
+            let now = Instant::from_micros(1 << 40);
+            let flow = flow(now + ahead);
+            assert_eq!(flow.idle(now), Duration::ZERO);
+            assert!(flow.deadline(now, &Timeouts::default()) > now);
+        }
+    }
 }

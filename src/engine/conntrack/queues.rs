@@ -59,7 +59,7 @@ pub(super) struct Queued {
 }
 
 /// What may be evicted.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Class {
     HalfOpen,
     Closing,
@@ -133,7 +133,10 @@ impl Queues {
 
 impl Entry {
     fn is_spared(&self) -> bool {
-        let seen = self.queued.as_ref().map(|queued| queued.seen);
-        self.flow.key(Direction::Original).protocol == Protocol::UDP && seen != Some(self.flow.last_seen())
+        let Some(Queued { class, seen }) = &self.queued else { return false };
+        // A worker that has only a fragment of it may have moved its state.
+        let moved = Class::of(&self.flow) != Some(*class);
+        let udp = self.flow.key(Direction::Original).protocol == Protocol::UDP;
+        moved || (udp && *seen != self.flow.last_seen())
     }
 }
