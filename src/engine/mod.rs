@@ -147,6 +147,9 @@ impl Engine {
             return;
         }
         self.expiry.disarm(flow);
+        for direction in [Direction::Original, Direction::Reply] {
+            self.cache.remove(flow.key(direction), flow);
+        }
         let answer = flow.key(Direction::Reply);
         if flow.leased {
             self.ports.release(answer.destination, answer.source, answer.protocol);

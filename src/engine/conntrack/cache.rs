@@ -7,14 +7,19 @@ use foldhash::fast::FixedState;
 
 use super::flow::{Direction, Flow, FlowKey};
 
-/// Slots that one key may be in: one cache line of them.
+/// Slots that one key may be in.
 const WAYS: usize = 4;
+
+/// One cache line of them.
+#[derive(Clone, Debug, Default)]
+#[repr(align(64))]
+struct Set([Slot; WAYS]);
 
 /// A fixed-size cache of flows by key. It never grows and never allocates; a flow that falls out is found again in the
 /// table. Entries of flows that have left the table are never returned.
 #[derive(Debug)]
 pub struct FlowCache {
-    slots: Box<[Slot]>,
+    sets: Box<[Set]>,
     hasher: FixedState,
 }
 
@@ -28,15 +33,15 @@ struct Slot {
 impl FlowCache {
     /// A cache for about this many flows (both their keys).
     pub fn new(flows: usize, seed: u64) -> Self {
-        let slots = (flows * 2).next_power_of_two().max(WAYS);
-        Self { slots: vec![Slot::default(); slots].into(), hasher: FixedState::with_seed(seed) }
+        let sets = (flows * 2 / WAYS).next_power_of_two();
+        Self { sets: vec![Set::default(); sets].into(), hasher: FixedState::with_seed(seed) }
     }
 
     /// The flow of packets with this key.
     #[inline]
     pub fn find(&self, key: &FlowKey) -> Option<(&Arc<Flow>, Direction)> {
         let (set, tag) = self.place(key);
-        for slot in &self.slots[set..set + WAYS] {
+        for slot in &self.sets[set].0 {
             if slot.tag == tag
                 && let Some(flow) = &slot.flow
                 && let Some(direction) = flow.direction(key)
@@ -51,12 +56,21 @@ impl FlowCache {
     /// Remembers the flow under one of its keys, in place of a dead entry, an empty one, or the oldest of the set.
     pub fn insert(&mut self, key: &FlowKey, flow: &Arc<Flow>) {
         let (set, tag) = self.place(key);
-        let ways = &mut self.slots[set..set + WAYS];
+        let ways = &mut self.sets[set].0;
         let free = ways.iter().position(|slot| slot.flow.as_ref().is_none_or(|flow| !flow.is_alive()));
         // Entries move towards the end of their set as newer ones come in.
         let victim = free.unwrap_or(WAYS - 1);
         ways[..=victim].rotate_right(1);
         ways[0] = Slot { tag, flow: Some(Arc::clone(flow)) };
+    }
+
+    /// Forgets the flow under this key: a flow that is gone shall not keep its memory until its slot is needed.
+    pub fn remove(&mut self, key: &FlowKey, flow: &Arc<Flow>) {
+        let (set, _) = self.place(key);
+        let of_flow = |slot: &&mut Slot| slot.flow.as_ref().is_some_and(|cached| Arc::ptr_eq(cached, flow));
+        for slot in self.sets[set].0.iter_mut().filter(of_flow) {
+            *slot = Slot::default();
+        }
     }
 
     #[inline]
@@ -66,6 +80,6 @@ impl FlowCache {
     )]
     fn place(&self, key: &FlowKey) -> (usize, u32) {
         let hash = self.hasher.hash_one(key);
-        (hash as usize & (self.slots.len() - 1) & !(WAYS - 1), (hash >> 32) as u32)
+        (hash as usize & (self.sets.len() - 1), (hash >> 32) as u32)
     }
 }
