@@ -31,7 +31,7 @@ pub struct ServiceRow {
     pub bytes_out: u64,
     /// Flows opened since the start.
     pub flows_opened: u64,
-    /// Flows refused since the start: no backend, no port, table full.
+    /// Flows refused since the start: limits, no backend, no port, table full.
     pub flows_refused: u64,
 }
 

@@ -202,6 +202,8 @@ pub enum Code {
     MaxFlowsBeyondPorts,
     /// Many listen ports end at one backend port.
     PortsCollapse,
+    /// A limit that another one is always reached before.
+    IdleLimit,
 }
 
 impl Code {
@@ -237,6 +239,7 @@ impl Code {
             Self::UnusedBackend => "W004",
             Self::MaxFlowsBeyondPorts => "W005",
             Self::PortsCollapse => "W006",
+            Self::IdleLimit => "W007",
         }
     }
 

@@ -4,7 +4,7 @@
 //! enable it, give it its kind and read it in `raw`.
 
 use self::Absent::{Default, Depends, Refused};
-use self::Kind::{Flag, Integer, IntegerOr, Table, Tables, Text, TextList, TextOrList};
+use self::Kind::{Flag, Integer, IntegerOr, Rate, Table, Tables, Text, TextList, TextOrList};
 
 /// One key of a table.
 #[derive(Debug)]
@@ -26,6 +26,8 @@ pub(super) enum Kind {
     Integer(i64, i64),
     /// A duration as `"300s"`.
     Duration,
+    /// A rate as `"5k/s"`.
+    Rate,
     /// One of a few words.
     Word(&'static [Word]),
     /// A number within these limits, or this word.
@@ -33,7 +35,11 @@ pub(super) enum Kind {
     TextList,
     /// One string, or a list of them.
     TextOrList,
-    Table(&'static [Key]),
+    /// A table: what messages call it.
+    Table {
+        keys: &'static [Key],
+        place: &'static str,
+    },
     /// An array of tables: what messages call one of them, and an example for who writes something else.
     Tables {
         keys: &'static [Key],
@@ -87,8 +93,13 @@ const fn later(word: &'static str, meanwhile: &'static str) -> Word {
 
 /// The whole file.
 pub(super) const FILE: &[Key] = &[
-    Key::new("gateway", Table(GATEWAY), Depends, "The machine and its TUN."),
-    Key::new("timeouts", Table(TIMEOUTS), Depends, "Idle times after which a flow of each state is forgotten."),
+    Key::new("gateway", Table { keys: GATEWAY, place: "`[gateway]`" }, Depends, "The machine and its TUN."),
+    Key::new(
+        "timeouts",
+        Table { keys: TIMEOUTS, place: "`[timeouts]`" },
+        Depends,
+        "Idle times after which a flow of each state is forgotten.",
+    ),
     Key::new(
         "service",
         Tables { keys: SERVICE, place: "`[[service]]`", example: "[[service]]" },
@@ -97,6 +108,8 @@ pub(super) const FILE: &[Key] = &[
     ),
     Key::later("ha", "remove the table: this version runs as a single gateway"),
 ];
+
+const MOST_FLOWS: i64 = 100_000_000;
 
 /// `[gateway]`.
 pub(super) const GATEWAY: &[Key] = &[
@@ -128,7 +141,7 @@ pub(super) const GATEWAY: &[Key] = &[
         Default("\"/run/tungate/tungate.sock\""),
         "Unix socket for the verbs that talk to a running daemon.",
     ),
-    Key::new("max-flows", Integer(1, 100_000_000), Default("1_000_000"), "Most flows held at once."),
+    Key::new("max-flows", Integer(1, MOST_FLOWS), Default("1_000_000"), "Most flows held at once."),
     Key::later("metrics-listen", "remove the key: `tungate show` gives the numbers of this version"),
     Key::later("state-dir", "remove the key: this version keeps no state on disk"),
 ];
@@ -179,7 +192,29 @@ pub(super) const SERVICE: &[Key] = &[
     Key::later("affinity-timeout", "use balance = \"source-hash\" to keep a client at one backend"),
     Key::later("health", "remove the table: every backend counts as healthy; weight = 0 takes one out"),
     Key::later("passive", "remove the table: every backend counts as healthy; weight = 0 takes one out"),
-    Key::later("limits", "remove the table: max-flows in [gateway] limits all services together"),
+    Key::new(
+        "limits",
+        Table { keys: LIMITS, place: "`[service.limits]`" },
+        Depends,
+        "How many flows the service takes; what is beyond is dropped.",
+    ),
+];
+
+/// `[service.limits]`.
+pub(super) const LIMITS: &[Key] = &[
+    Key::new(
+        "new-flows",
+        Rate,
+        Depends,
+        "New flows of all clients together, as \"5k/s\"; a second's worth may come at once. Default: no limit.",
+    ),
+    Key::new(
+        "new-flows-per-client",
+        Rate,
+        Depends,
+        "New flows of one client, as \"100/s\": an IPv4 address, or the /64 of an IPv6 address. Default: no limit.",
+    ),
+    Key::new("max-flows", Integer(1, MOST_FLOWS), Depends, "Most flows at once. Default: that of the gateway."),
 ];
 
 /// An entry of `backends`.
@@ -226,12 +261,19 @@ mod tests {
                 let sources = "[gateway]\nsource-addresses = ['10.99.0.10']";
                 format!("{sources}\n{service}\nbackends = [{{ address = '10.0.0.1', {line} }}]\n")
             }
+            "limits" => format!("{service}\nbackends = []\n[service.limits]\n{line}\n"),
             other => format!("[{other}]\n{line}\n"),
         }
     }
 
-    const TABLES: &[(&str, &[Key])] =
-        &[("", FILE), ("gateway", GATEWAY), ("timeouts", TIMEOUTS), ("service", SERVICE), ("backend", BACKEND)];
+    const TABLES: &[(&str, &[Key])] = &[
+        ("", FILE),
+        ("gateway", GATEWAY),
+        ("timeouts", TIMEOUTS),
+        ("service", SERVICE),
+        ("limits", LIMITS),
+        ("backend", BACKEND),
+    ];
 
     /// Lines that this version has to refuse, as `affinity = 1` or `mode = "dsr"`.
     fn later_lines(key: &Key) -> Vec<String> {
@@ -275,7 +317,12 @@ mod tests {
     #[test]
     fn the_example_names_every_key_and_its_comments_are_the_defaults() {
         for key in TABLES[1..].iter().flat_map(|(_, keys)| *keys) {
-            let named = example().contains(&format!("{} = ", key.name));
+            let mut lines = example().lines();
+            let named = if let Table { place, .. } = key.kind {
+                lines.any(|line| line.starts_with(place.trim_matches('`')))
+            } else {
+                lines.any(|line| line.contains(&format!("{} = ", key.name)))
+            };
             assert_eq!(named, !matches!(key.kind, Kind::Later(_)), "{}", key.name);
         }
         let known =

@@ -6,6 +6,7 @@
 mod check;
 mod diagnostic;
 mod keys;
+mod limits;
 mod listeners;
 mod names;
 mod raw;
@@ -19,6 +20,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use self::diagnostic::{Code, Diagnostic, Label, Report, Severity};
+pub use self::limits::{Limits, Rate};
 pub use self::listeners::{Listen, Listeners};
 pub use self::names::enumerate;
 use self::raw::RawFile;
@@ -164,6 +166,8 @@ pub struct Service {
     pub balance: Balance,
     /// This service's backends: a range of [`Snapshot::backends`].
     pub backends: Range<u16>,
+    /// How many flows it takes.
+    pub limits: Limits,
 }
 
 /// How a flow reaches its backend.
@@ -306,6 +310,21 @@ mod tests {
         assert_eq!(first.endpoint(53).to_string(), "10.0.0.1:53");
         let second = snapshot.backend(BackendId(1));
         assert_eq!((second.port, second.weight, second.backup), (Some(5353), 0, true));
+    }
+
+    #[test]
+    fn limits_are_read_and_absent_ones_are_none() {
+        let limits = |lines: &str| {
+            let service = "[[service]]\nname = 's'\nlisten = '192.0.2.1:1'\nbackends = []\n[service.limits]\n";
+            load(&format!("{service}{lines}"), "tungate.toml", 0, "gw").unwrap().services[0].limits
+        };
+        let rate = |events, seconds| Some(Rate { events, seconds });
+        let all = limits("new-flows = '5k/s'\nnew-flows-per-client = '30/m'\nmax-flows = 100_000");
+        let expected =
+            Limits { new_flows: rate(5_000, 1), new_flows_per_client: rate(30, 60), max_flows: Some(100_000) };
+        assert_eq!(all, expected);
+        assert_eq!(limits(""), Limits::default());
+        assert_eq!(limits("max-flows = 1"), Limits { max_flows: Some(1), ..Limits::default() });
     }
 
     #[test]

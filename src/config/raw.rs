@@ -6,6 +6,7 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::DeTable;
 
+use super::Rate;
 use super::diagnostic::{Code, Diagnostic};
 use super::keys;
 use super::reader;
@@ -62,6 +63,15 @@ pub(super) struct RawService {
     pub(super) source_nat: bool,
     pub(super) balance: Option<&'static str>,
     pub(super) backends: List<RawBackend>,
+    pub(super) limits: RawLimits,
+}
+
+/// `[service.limits]`.
+#[derive(Debug)]
+pub(super) struct RawLimits {
+    pub(super) new_flows: Option<Set<Rate>>,
+    pub(super) new_flows_per_client: Option<Set<Rate>>,
+    pub(super) max_flows: Option<Set<i64>>,
 }
 
 /// An entry of `backends`.
@@ -141,9 +151,22 @@ impl RawService {
             source_nat: values.flag("source-nat"),
             balance: values.word("balance"),
             backends: values.tables("backends").map(RawBackend::new),
+            limits: RawLimits::new(values.table("limits")),
         };
         values.all_read();
         service
+    }
+}
+
+impl RawLimits {
+    fn new(mut values: Values) -> Self {
+        let limits = Self {
+            new_flows: values.rate("new-flows"),
+            new_flows_per_client: values.rate("new-flows-per-client"),
+            max_flows: values.integer_if_any("max-flows"),
+        };
+        values.all_read();
+        limits
     }
 }
 

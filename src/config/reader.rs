@@ -66,6 +66,7 @@ impl Slot<'_> {
                 self.integer(value, *least, *most, &format!("an integer or \"{word}\""))
             }
             Kind::Duration => self.duration(value),
+            Kind::Rate => self.rate(value),
             Kind::Word(words) => self.word(value, words),
             Kind::TextList => self.texts(value, "a list of strings"),
             Kind::TextOrList => match value.as_str() {
@@ -75,7 +76,7 @@ impl Slot<'_> {
                 }
                 None => self.texts(value, "a string or a list of strings"),
             },
-            Kind::Table(keys) => self.table(value, keys),
+            Kind::Table { keys, place } => self.table(value, keys, place),
             Kind::Tables { keys, place, example } => self.tables(value, keys, place, example),
             Kind::Later(meanwhile) => {
                 self.out.push(not_available(&format!("`{}`", self.key.name), self.name.clone(), meanwhile));
@@ -121,6 +122,17 @@ impl Slot<'_> {
         }
     }
 
+    fn rate(&mut self, value: &DeValue<'_>) -> Option<Value> {
+        let Some(written) = value.as_str() else { return self.wrong_type(value, "a rate") };
+        match text::rate(written) {
+            Ok(rate) => Some(Value::Rate(self.set(rate))),
+            Err(problem) => {
+                self.out.push(problem.at(self.span.clone()));
+                None
+            }
+        }
+    }
+
     fn word(&mut self, value: &DeValue<'_>, words: &'static [Word]) -> Option<Value> {
         let Some(written) = value.as_str() else { return self.wrong_type(value, "a string") };
         let Some(word) = words.iter().find(|word| word.word == written) else {
@@ -149,10 +161,9 @@ impl Slot<'_> {
         Some(Value::Texts(List { whole: items.len() == array.len(), items, span: Some(self.span.clone()) }))
     }
 
-    fn table(&mut self, value: &DeValue<'_>, keys: &'static [Key]) -> Option<Value> {
+    fn table(&mut self, value: &DeValue<'_>, keys: &'static [Key], place: &str) -> Option<Value> {
         let Some(table) = value.as_table() else { return self.wrong_type(value, "a table") };
-        let place = format!("`[{}]`", self.key.name);
-        Some(Value::Table(read(table, self.span.clone(), keys, &place, self.out)))
+        Some(Value::Table(read(table, self.span.clone(), keys, place, self.out)))
     }
 
     fn tables(&mut self, value: &DeValue<'_>, keys: &'static [Key], place: &str, example: &str) -> Option<Value> {
@@ -184,7 +195,7 @@ impl Slot<'_> {
 fn default(key: &'static Key) -> Option<Value> {
     let mut ignored = Vec::new();
     match (&key.kind, key.absent) {
-        (Kind::Table(keys), _) => Some(Value::Table(read(&DeTable::new(), 0..0, keys, key.name, &mut ignored))),
+        (Kind::Table { keys, place }, _) => Some(Value::Table(read(&DeTable::new(), 0..0, keys, place, &mut ignored))),
         (Kind::Tables { .. }, Absent::Depends) => {
             Some(Value::Tables(List { items: Vec::new(), whole: true, span: None }))
         }
@@ -202,13 +213,17 @@ fn default(key: &'static Key) -> Option<Value> {
 fn stand_in(key: &'static Key) -> Option<Value> {
     match &key.kind {
         Kind::Word(_) | Kind::TextList | Kind::TextOrList | Kind::Tables { .. } => None,
-        Kind::Table(keys) => {
+        Kind::Table { keys, .. } => {
             let found = keys.iter().filter_map(|key| Some((key.name, stand_in(key)?))).collect();
             Some(Value::Table(Values { span: 0..0, found }))
         }
-        Kind::Text | Kind::Flag | Kind::Integer(..) | Kind::IntegerOr(..) | Kind::Duration | Kind::Later(_) => {
-            default(key)
-        }
+        Kind::Text
+        | Kind::Flag
+        | Kind::Integer(..)
+        | Kind::IntegerOr(..)
+        | Kind::Duration
+        | Kind::Rate
+        | Kind::Later(_) => default(key),
     }
 }
 
@@ -259,6 +274,7 @@ fn wrong_type(key: &Key, span: Range<usize>, value: &DeValue<'_>, takes: &str) -
         (Kind::Duration, DeValue::Integer(number)) => {
             diagnostic.help(format!("write the unit: \"{number}s\" or \"{number}ms\""))
         }
+        (Kind::Rate, DeValue::Integer(number)) => diagnostic.help(format!("write the unit: \"{number}/s\"")),
         (Kind::Integer(..) | Kind::IntegerOr(..), DeValue::String(text)) if text.parse::<i64>().is_ok() => {
             diagnostic.help(format!("write it without quotes: {text}"))
         }

@@ -33,10 +33,11 @@ fn property(key: &Key) -> Value {
         Kind::Integer(least, most) => integer(*least, *most),
         Kind::IntegerOr(least, most, word) => json!({ "anyOf": [integer(*least, *most), { "const": word }] }),
         Kind::Duration => json!({ "type": "string", "pattern": "^([0-9]+(ms|s|m|h|d))+$" }),
+        Kind::Rate => json!({ "type": "string", "pattern": "^[0-9]+[kM]?/[smh]$" }),
         Kind::Word(words) => json!({ "enum": available(words) }),
         Kind::TextList => texts(),
         Kind::TextOrList => json!({ "anyOf": [text(), texts()] }),
-        Kind::Table(keys) => object(keys),
+        Kind::Table { keys, .. } => object(keys),
         Kind::Tables { keys, .. } => json!({ "type": "array", "items": object(keys) }),
         Kind::Later(_) => unreachable!("not among the available keys"),
     };

@@ -4,8 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
 
-use super::Listen;
 use super::diagnostic::{Code, Diagnostic};
+use super::{Listen, Rate};
 use crate::wire::Address;
 
 /// Why a string is not what it should be.
@@ -49,6 +49,29 @@ pub(super) fn duration(text: &str) -> Result<Duration, Problem> {
         rest = tail;
     }
     Ok(Duration::from_millis(millis))
+}
+
+/// `"100/s"`, `"5k/s"`, `"2M/s"`, `"30/m"`, `"10/h"`.
+pub(super) fn rate(text: &str) -> Result<Rate, Problem> {
+    let help = "write a whole number and a unit of time (s, m, h), as \"100/s\", \"5k/s\" or \"30/m\"";
+    let refuse = |label| Problem::malformed("this is not a rate", label, help);
+    let (number, unit) = text.split_once('/').ok_or_else(|| refuse("the unit is missing"))?;
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        _ => return Err(refuse("no unit is written so")),
+    };
+    let (number, factor) = match number.strip_suffix(['k', 'M']) {
+        Some(start) => (start, if number.ends_with('k') { 1_000 } else { 1_000_000 }),
+        None => (number, 1),
+    };
+    let number: u32 = digits(number).ok_or_else(|| refuse("it does not start with a number"))?;
+    match number.checked_mul(factor).filter(|events| *events <= Rate::MOST_EVENTS) {
+        Some(0) => Err(refuse("nothing would ever pass")),
+        Some(events) => Ok(Rate { events, seconds }),
+        None => Err(refuse("it is above 10M")),
+    }
 }
 
 /// An address alone, as in `source-addresses`.
@@ -261,6 +284,29 @@ mod tests {
         for text in ["", "2", "s", "2 s", "2S", "-2s", "+2s", "1.5s", "2s ", "2s3", "\u{0661}s"] {
             assert!(duration(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn rates_have_a_unit_of_time() {
+        for (text, events, seconds) in
+            [("100/s", 100, 1), ("5k/s", 5_000, 1), ("10M/s", 10_000_000, 1), ("30/m", 30, 60), ("1/h", 1, 3600)]
+        {
+            assert_eq!(rate(text).unwrap(), Rate { events, seconds }, "{text}");
+        }
+        let more =
+            ["", "5", "5/", "/s", "5k", "k/s", "5K/s", "5 k/s", "+5/s", "-5/s", "1.5k/s", "5kk/s", "5/d", "5/s "];
+        for text in more.into_iter().chain(["0/s", "0k/s", "10000001/s", "11M/s", "4294967296/s", "5/s/s"]) {
+            assert!(rate(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_rate_is_the_time_between_two_events() {
+        let read = |text| rate(text).map(|rate| (rate.interval(), rate.burst())).unwrap();
+        assert_eq!(read("3/s"), (333_333_333, 3));
+        assert_eq!(read("10M/s"), (100, 10_000_000));
+        assert_eq!(read("30/m"), (2_000_000_000, 1));
+        assert_eq!(read("90/m"), (666_666_666, 1));
     }
 
     #[test]

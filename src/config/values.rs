@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use toml::Spanned;
 
+use super::Rate;
+
 /// A value and where it was written: nowhere, if it is the default.
 #[derive(Clone, Debug)]
 pub(super) struct Set<T> {
@@ -52,6 +54,7 @@ pub(super) enum Value {
     Flag(Set<bool>),
     Integer(Set<i64>),
     Duration(Set<Duration>),
+    Rate(Set<Rate>),
     Word(Set<&'static str>),
     Texts(List<Spanned<String>>),
     Table(Values),
@@ -86,6 +89,17 @@ impl Values {
             unreachable!("`{key}` is no duration with a default")
         };
         duration
+    }
+
+    /// The integer, if it was written.
+    pub(super) fn integer_if_any(&mut self, key: &str) -> Option<Set<i64>> {
+        let Value::Integer(integer) = self.found.remove(key)? else { unreachable!("`{key}` is not listed as integer") };
+        Some(integer)
+    }
+
+    pub(super) fn rate(&mut self, key: &str) -> Option<Set<Rate>> {
+        let Value::Rate(rate) = self.found.remove(key)? else { unreachable!("`{key}` is not listed as a rate") };
+        Some(rate)
     }
 
     pub(super) fn word(&mut self, key: &str) -> Option<&'static str> {
@@ -126,6 +140,7 @@ impl Value {
             Self::Flag(set) => set.span = None,
             Self::Integer(set) => set.span = None,
             Self::Duration(set) => set.span = None,
+            Self::Rate(set) => set.span = None,
             Self::Word(set) => set.span = None,
             Self::Texts(list) => list.span = None,
             Self::Table(_) | Self::Tables(_) => {}

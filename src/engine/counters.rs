@@ -81,18 +81,21 @@ impl FlowCounters {
 pub enum Shortage {
     /// The flow table.
     Table,
+    /// The service's `max-flows`.
+    Service,
     /// The source ports towards its backend.
     Ports,
 }
 
 impl Shortage {
     /// All of them, in order.
-    pub const ALL: [Self; 2] = [Self::Table, Self::Ports];
+    pub const ALL: [Self; 3] = [Self::Table, Self::Service, Self::Ports];
 
     /// Why the new flow is refused if nothing can be evicted for it: also the label of those evicted.
     pub const fn reason(self) -> DropReason {
         match self {
             Self::Table => DropReason::FlowTableFull,
+            Self::Service => DropReason::ServiceFlows,
             Self::Ports => DropReason::PortsExhausted,
         }
     }

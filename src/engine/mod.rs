@@ -155,6 +155,7 @@ impl Engine {
             self.ports.release(answer.destination, answer.source, answer.protocol);
         }
         self.shared.loads.closed(flow.backend);
+        self.shared.limits.leave(flow.service);
         self.counters().service(flow.service).closed.add(1);
         self.counters().backend(flow.backend).closed.add(1);
     }

@@ -74,6 +74,9 @@ impl Engine {
         now: Instant,
         trace: &mut T,
     ) -> Result<Arc<Flow>, DropReason> {
+        let policy = Arc::clone(&self.policy);
+        let limits = &policy.snapshot.service(service).limits;
+        self.shared.limits.take(service, limits, key.source.address, now)?;
         // One hash of the flow and the seed is all the chance there is: the same flow meets the same luck on both
         // gateways of a pair, and in a replay.
         let random = FixedState::with_seed(self.shared.seed).hash_one(key);
@@ -84,16 +87,30 @@ impl Engine {
             random,
             loads: &self.shared.loads,
         };
-        let policy = Arc::clone(&self.policy);
         let backend = policy.scheduler(service, packet.family()).pick(&request).ok_or(DropReason::NoBackend)?;
         let target = policy.snapshot.backend(backend).endpoint(key.destination.port);
         trace.route(Route { service: Some(service), backend: Some(backend) });
         trace.stage("schedule", || format!("{} at {target}", policy.snapshot.backend(backend).name));
 
-        self.make_room()?;
-        let Mode::Nat { source_nat } = policy.snapshot.service(service).mode;
+        self.make_room(service, limits)?;
+        let flow = self.translate(service, backend, key, target, random, now);
+        flow.inspect_err(|_| self.shared.limits.leave(service)).inspect(|flow| {
+            trace.stage("ports", || format!("towards the backend as {}", flow.key(Direction::Reply).destination))
+        })
+    }
+
+    /// Leases a source for full NAT, and enters the flow.
+    fn translate(
+        &mut self,
+        service: ServiceId,
+        backend: BackendId,
+        key: &FlowKey,
+        target: Endpoint,
+        random: u64,
+        now: Instant,
+    ) -> Result<Arc<Flow>, DropReason> {
+        let Mode::Nat { source_nat } = self.policy.snapshot.service(service).mode;
         let source = if source_nat { self.lease(target, key, random)? } else { key.source };
-        trace.stage("ports", || format!("towards the backend as {source}"));
         self.enter(service, backend, key, (source, target), source_nat, now).inspect_err(|_| {
             if source_nat {
                 self.ports.release(source, target, key.protocol);

@@ -6,19 +6,33 @@
 use super::Engine;
 use super::conntrack::Scope;
 use super::verdict::DropReason;
+use crate::config::{Limits, ServiceId};
 
 /// Flows that are evicted for one new flow at most.
 const MOST_EVICTED: u32 = 8;
 
 impl Engine {
-    /// Makes sure that the table has room for one more flow.
-    pub(super) fn make_room(&mut self) -> Result<(), DropReason> {
-        let table = &self.shared.table;
-        if !table.is_full() {
+    /// Makes sure that the service and the table have room for one more flow, and takes that of the service.
+    pub(super) fn make_room(&mut self, service: ServiceId, limits: &Limits) -> Result<(), DropReason> {
+        if !self.shared.limits.enter(service, limits) {
+            let room = limits.max_flows.expect("without it there is room");
+            self.evict_for(&Scope::Service(service), self.held(service), room)?;
+            if !self.shared.limits.enter(service, limits) {
+                return Err(DropReason::ServiceFlows); // Another worker was quicker.
+            }
+        }
+        if !self.shared.table.is_full() {
             return Ok(());
         }
-        let (held, room) = (self.expiry.flows(), table.capacity());
-        self.evict_for(&Scope::Table, held, room)
+        let (held, room) = (self.expiry.flows(), self.shared.table.capacity());
+        self.evict_for(&Scope::Table, held, room).inspect_err(|_| self.shared.limits.leave(service))
+    }
+
+    /// This worker's flows of a service. Those of a rehearsal were opened elsewhere.
+    fn held(&self, service: ServiceId) -> u32 {
+        let counters = self.counters().service(service);
+        let held = counters.opened.get().saturating_sub(counters.closed.get());
+        u32::try_from(held).expect("as many as the table at most")
     }
 
     /// Evicts for a new flow in a room that all workers share, of which this one holds so much.

@@ -6,6 +6,7 @@ use arc_swap::ArcSwap;
 
 use super::conntrack::{Flow, Table};
 use super::counters::Counters;
+use super::guard::Limits;
 use super::scheduler::{self, Candidate, Loads, Scheduler};
 use crate::config::{Service, ServiceId, Snapshot};
 use crate::wire::Family;
@@ -19,6 +20,8 @@ pub struct Shared {
     pub counters: Counters,
     /// Live flows of each backend.
     pub loads: Loads,
+    /// What the services have taken of their limits.
+    pub(super) limits: Limits,
     /// What new flows are decided by.
     pub policy: ArcSwap<Policy>,
     /// Makes hashes unpredictable; a capture replayed with the same seed comes out the same.
@@ -35,13 +38,14 @@ impl Shared {
             table: Table::new(snapshot.gateway.max_flows, seed),
             counters: Counters::new(usize::from(workers), services, backends),
             loads: Loads::new(backends),
+            limits: Limits::new(services, seed ^ 3),
             policy: ArcSwap::from_pointee(Policy::new(Arc::new(snapshot))),
             seed,
             workers,
         })
     }
 
-    /// A gateway of one worker, on which anything may be tried: the same configuration, seed and loads as now, and of
+    /// A gateway of one worker, on which anything may be tried: the same configuration, seed, loads and limits as now, and of
     /// the flows a copy of this one. All ports are free there, and schedulers that take turns begin with the first.
     #[must_use]
     pub fn rehearsal(&self, flow: Option<&Arc<Flow>>) -> Arc<Self> {
@@ -55,6 +59,7 @@ impl Shared {
             table,
             counters: Counters::new(1, services, backends),
             loads: self.loads.clone(),
+            limits: self.limits.clone(),
             policy: ArcSwap::from_pointee(Policy::new(snapshot)),
             seed: self.seed,
             workers: 1,

@@ -8,12 +8,13 @@
 //! 4. [`nat`]: full NAT and keeping the client's address, source ports, hairpins
 //! 5. [`schedulers`]: which backend a new flow goes to
 //! 6. [`timeouts`]: how long a flow is remembered, and which RFC says so
-//! 7. [`packets`]: what happens to odd packets, and our choice where the references disagree
-//! 8. [`drops`]: all reasons for which a packet is dropped
-//! 9. [`troubleshooting`]: from what one sees to what to do
-//! 10. [`json`]: what programs can read
-//! 11. [`exit_codes`]: what scripts can rely on
-//! 12. [`requirements`]: the rules for packets, and the tests that show each of them
+//! 7. [`limits`]: how many flows a gateway and its services take, and what a flood does
+//! 8. [`packets`]: what happens to odd packets, and our choice where the references disagree
+//! 9. [`drops`]: all reasons for which a packet is dropped
+//! 10. [`troubleshooting`]: from what one sees to what to do
+//! 11. [`json`]: what programs can read
+//! 12. [`exit_codes`]: what scripts can rely on
+//! 13. [`requirements`]: the rules for packets, and the tests that show each of them
 //!
 //! Each verb has a manual page, too: `tungate man DIR` writes them.
 
@@ -31,6 +32,10 @@ pub mod exit_codes {
 
 pub mod json {
     #![doc = include_str!("json.md")]
+}
+
+pub mod limits {
+    #![doc = include_str!("limits.md")]
 }
 
 pub mod nat {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use tungate::engine::conntrack::{Direction, FlowKey, Lifecycle};
 
-use super::world::{DNS, Flow, WEB, World, client, config};
+use super::world::{DNS, Flow, WEB, World, client, limited};
 
 const ROOM: u32 = 8;
 const CLIENTS: u32 = 24;
@@ -88,9 +88,10 @@ proptest! {
     #[test]
     fn r39_no_flow_in_use_is_lost_and_everything_is_counted(
         workers in 1_u16..4,
+        web in 1_u32..=ROOM,
         events in prop::collection::vec(event(), 1..150),
     ) {
-        let mut world = World::new(&config(ROOM), workers);
+        let mut world = World::new(&limited(ROOM, &format!("max-flows = {web}")), workers);
         let mut opened = Opened::default();
         let mut idle = 0;
         for event in events {
@@ -106,6 +107,7 @@ proptest! {
                 prop_assert!(in_use.iter().all(|flow| all.contains(flow)), "{event:?}: {in_use:?} {all:?}");
             }
             assert_all_is_counted(&world);
+            prop_assert!(world.open_flows("web") <= u64::from(web));
         }
         world.wait(Duration::from_secs(3 * 3600));
         assert!(world.shared.table.is_empty());

@@ -35,6 +35,13 @@ pub(crate) fn config(max_flows: u32) -> String {
     )
 }
 
+/// The same, with these limits for the TCP service.
+pub(crate) fn limited(max_flows: u32, limits: &str) -> String {
+    let config = config(max_flows);
+    let (web, dns) = config.rsplit_once("[[service]]").unwrap();
+    format!("{web}[service.limits]\n{limits}\n[[service]]{dns}")
+}
+
 const SYN_ACK: TcpFlags = TcpFlags(TcpFlags::SYN.0 | TcpFlags::ACK.0);
 /// First sequence numbers of clients and of backends.
 const CLIENT_ISN: u32 = 1_000;
@@ -156,6 +163,16 @@ impl World {
         Endpoint::new(Address::v4([20 + a % 100, b, c, d]), 1_024 + u16::from(e) * 200 + u16::from(a))
     }
 
+    /// One whose flows are this worker's: the hash that steers is no secret.
+    pub(crate) fn stranger_of(&mut self, worker: u16) -> Endpoint {
+        loop {
+            let stranger = self.stranger();
+            if steering::owner(stranger, self.shared.workers).0 == worker {
+                return stranger;
+            }
+        }
+    }
+
     pub(crate) fn drops(&self, reason: DropReason) -> u64 {
         self.shared.counters.sum(|worker| worker.drops(reason))
     }
@@ -200,11 +217,6 @@ impl World {
     /// Whether any worker waits for a flow's time to be over.
     pub(crate) fn will_look_again(&self) -> bool {
         self.engines.iter().any(|engine| engine.poll_timeout().is_some())
-    }
-
-    /// The worker of this client's flows.
-    pub(crate) fn owner(&self, client: Endpoint) -> u16 {
-        steering::owner(client, self.shared.workers).0
     }
 
     /// Flows in this state.

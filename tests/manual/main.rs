@@ -124,6 +124,7 @@ fn every_key_is_explained_with_its_default() {
         ("# `[gateway]`", &schema["properties"]["gateway"]),
         ("# `[timeouts]`", &schema["properties"]["timeouts"]),
         ("# `[[service]]`", service),
+        ("# `[service.limits]`", &service["properties"]["limits"]),
         ("# `backends`", &service["properties"]["backends"]["items"]),
     ];
     let text = chapter("configuration.md");

@@ -33,6 +33,7 @@ pub(super) fn check(
     source_of_family(&services.items, &places.source_addresses, out);
     mtu(gateway.mtu, places, &services.items, out);
     max_flows(gateway.max_flows, places, services, out);
+    max_flows_of_services(gateway.max_flows, places, &services.items, out);
 }
 
 /// All addresses that are listened on, to ask whether one is a VIP and by which line.
@@ -201,6 +202,20 @@ fn max_flows(max_flows: u32, places: &GatewayPlaces, services: &List<CheckedServ
         None => diagnostic,
     };
     out.push(diagnostic.help("add source addresses, or backends, or set `max-flows` to that number"));
+}
+
+/// A service cannot have more flows than the gateway.
+fn max_flows_of_services(all: u32, places: &GatewayPlaces, services: &[CheckedService], out: &mut Vec<Diagnostic>) {
+    for service in services.iter().filter(|service| service.limits.max_flows.is_some_and(|most| most > all)) {
+        let span = service.max_flows.clone().expect("it has no default");
+        let message = format!("`max-flows` of {} is more than the gateway's, and never reached", service.title());
+        let diagnostic = Diagnostic::new(Code::IdleLimit, span, message);
+        let diagnostic = match places.max_flows.clone() {
+            Some(gateway) => diagnostic.also(gateway, "all services together"),
+            None => diagnostic.label(format!("all services together have {} by default", grouped(all))),
+        };
+        out.push(diagnostic.help("lower it, or raise `max-flows` in `[gateway]`"));
+    }
 }
 
 /// How many flows can have a source port at once.

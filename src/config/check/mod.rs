@@ -67,6 +67,7 @@ fn number(
             mode: Mode::Nat { source_nat: service.source_nat },
             balance: service.balance,
             backends: first..last,
+            limits: service.limits,
         });
     }
     let numbered = services

@@ -6,9 +6,9 @@ use std::ops::Range;
 use toml::Spanned;
 
 use crate::config::diagnostic::{Code, Diagnostic};
-use crate::config::raw::{RawBackend, RawService};
+use crate::config::raw::{RawBackend, RawLimits, RawService};
 use crate::config::values::{List, Set};
-use crate::config::{Balance, Listen, text};
+use crate::config::{Balance, Limits, Listen, text};
 use crate::wire::{Address, Protocol};
 
 /// A service that was read, with the places of its parts.
@@ -24,6 +24,9 @@ pub(super) struct CheckedService {
     pub(super) balance: Balance,
     pub(super) listen: List<Spanned<Listen>>,
     pub(super) backends: List<CheckedBackend>,
+    pub(super) limits: Limits,
+    /// Where `max-flows` is written.
+    pub(super) max_flows: Option<Range<usize>>,
 }
 
 /// A backend that was read.
@@ -67,13 +70,37 @@ pub(super) fn check(raw: RawService, out: &mut Vec<Diagnostic>) -> CheckedServic
         balance: raw.balance.map_or(Balance::Maglev, balance),
         listen: listen(&raw.listen, out),
         backends: backends(raw.backends, out),
+        limits: limits(&raw.limits),
+        max_flows: raw.limits.max_flows.as_ref().and_then(|most| most.span.clone()),
     };
+    rates(&raw.limits, out);
     backend_names(&service, out);
     backend_addresses(&service, out);
     weights(&service, out);
     families(&service, out);
     collapsing_ports(&service, out);
     service
+}
+
+fn limits(raw: &RawLimits) -> Limits {
+    let max_flows = raw.max_flows.as_ref();
+    Limits {
+        new_flows: raw.new_flows.as_ref().map(|rate| rate.value),
+        new_flows_per_client: raw.new_flows_per_client.as_ref().map(|rate| rate.value),
+        max_flows: max_flows.map(|most| u32::try_from(most.value).expect("within the limits of its key")),
+    }
+}
+
+/// One client alone cannot come faster than all together.
+fn rates(raw: &RawLimits, out: &mut Vec<Diagnostic>) {
+    let (Some(all), Some(each)) = (&raw.new_flows, &raw.new_flows_per_client) else { return };
+    if all.value.interval() <= each.value.interval() {
+        return;
+    }
+    let (Some(all), Some(each)) = (all.span.clone(), each.span.clone()) else { return };
+    let message = "`new-flows-per-client` is more than `new-flows`, and never reached";
+    let diagnostic = Diagnostic::new(Code::IdleLimit, each, message).also(all, "all clients together");
+    out.push(diagnostic.help("lower it, or remove it"));
 }
 
 fn protocol(word: &str) -> Protocol {

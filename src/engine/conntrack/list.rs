@@ -38,11 +38,12 @@ pub(super) enum Strand {
     Wheel,
     /// Queues of what may be evicted, by what it makes room in.
     Table,
+    Service,
     Ports,
 }
 
 impl Strand {
-    const COUNT: usize = 3;
+    const COUNT: usize = 4;
 }
 
 #[derive(Clone, Copy, Debug)]

@@ -6,6 +6,7 @@ use foldhash::fast::RandomState;
 
 use super::flow::{Direction, Flow, Lifecycle};
 use super::list::{Entries, Entry, List, Strand};
+use crate::config::ServiceId;
 use crate::engine::counters::Shortage;
 use crate::wire::{Endpoint, Protocol};
 
@@ -17,6 +18,8 @@ const SPARED: usize = 64;
 pub enum Scope {
     /// The flow table.
     Table,
+    /// A service's `max-flows`.
+    Service(ServiceId),
     /// The source ports towards a backend.
     Ports {
         /// Where the flow goes.
@@ -38,15 +41,20 @@ impl Scope {
     pub const fn shortage(&self) -> Shortage {
         match self {
             Self::Table => Shortage::Table,
+            Self::Service(_) => Shortage::Service,
             Self::Ports { .. } => Shortage::Ports,
         }
     }
 
     /// All in which this flow takes room, each with the strand of its queues.
-    fn of(flow: &Flow) -> [Option<(Self, Strand)>; 2] {
+    fn of(flow: &Flow) -> [Option<(Self, Strand)>; 3] {
         let reply = flow.key(Direction::Reply);
         let ports = Self::ports(reply.source, reply.protocol, reply.destination.port);
-        [Some((Self::Table, Strand::Table)), flow.leased.then_some((ports, Strand::Ports))]
+        [
+            Some((Self::Table, Strand::Table)),
+            Some((Self::Service(flow.service), Strand::Service)),
+            flow.leased.then_some((ports, Strand::Ports)),
+        ]
     }
 }
 
@@ -123,7 +131,7 @@ impl Queues {
             }
             self.place(entries, at);
         }
-        self.first(scope, class)
+        self.first(scope, class).filter(|at| !entries[*at as usize].has_moved())
     }
 
     fn first(&self, scope: &Scope, class: Class) -> Option<u32> {
@@ -133,10 +141,13 @@ impl Queues {
 
 impl Entry {
     fn is_spared(&self) -> bool {
-        let Some(Queued { class, seen }) = &self.queued else { return false };
-        // A worker that has only a fragment of it may have moved its state.
-        let moved = Class::of(&self.flow) != Some(*class);
+        let seen = self.queued.as_ref().map(|queued| queued.seen);
         let udp = self.flow.key(Direction::Original).protocol == Protocol::UDP;
-        moved || (udp && *seen != self.flow.last_seen())
+        self.has_moved() || (udp && seen != Some(self.flow.last_seen()))
+    }
+
+    /// Whether it stands in the wrong queue: a worker that has only a fragment of the flow may have moved its state.
+    fn has_moved(&self) -> bool {
+        self.queued.as_ref().map(|queued| queued.class) != Class::of(&self.flow)
     }
 }
