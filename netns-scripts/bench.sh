@@ -40,9 +40,6 @@ main() {
     trap clean EXIT
     trap 'exit 130' INT TERM
     ./lab.sh up >/dev/null
-    ./lab.sh exec b1 iperf3 -s >/dev/null 2>&1 &
-    server_pid=$!
-    until_true ./lab.sh exec b1 bash -c 'ss -Hltn sport = :5201 | grep -q .'
     load=$(cut -d' ' -f1 /proc/loadavg)
     local round turn engine
     for ((round = 1; round <= rounds; round++)); do
@@ -135,8 +132,14 @@ stop_engine() {
 transfer() {
     local n rate
     for n in "${streams[@]}"; do
+        # One server a transfer: a server that still waits for the end of the last transfer refuses the next.
+        ./lab.sh exec b1 iperf3 -s -1 >/dev/null 2>&1 &
+        server_pid=$!
+        until_true ./lab.sh exec b1 bash -c 'ss -Hltn sport = :5201 | grep -q .'
         rate=$(./lab.sh exec client iperf3 -c $vip -P "$n" -t "$seconds" -f m | receiver_rate "$n")
         printf '%s\t%s\t%s\t%s\n' "$1" "$n" "$2" "$rate" >>"$runs"
+        kill $server_pid 2>/dev/null || true
+        wait $server_pid || true
     done
 }
 

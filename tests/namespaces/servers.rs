@@ -57,10 +57,11 @@ pub(crate) fn dnsmasq(lab: &Lab, setup: &Setup) -> Vec<Running> {
     vec![start("b1"), start("b2")]
 }
 
-/// An iperf3 server on `b1`: one backend only, since iperf3's two connections of a test must meet.
+/// An iperf3 server on `b1`, for one test: it refuses the next while it waits for the end of the last. One backend only,
+/// since the two connections of a test must meet.
 pub(crate) fn iperf3(lab: &Lab) -> Running {
     let host = lab.backend("b1");
-    let server = host.start(&format!("iperf3 -s -p {IPERF}"));
+    let server = host.start(&format!("iperf3 -s -1 -p {IPERF}"));
     host.listens("-t", IPERF);
     server
 }

@@ -55,7 +55,6 @@ fn finish_checksums(host: Host<'_>, interface: &str) {
 }
 
 fn a_gigabyte_each_way(lab: &Lab, setup: &Setup) {
-    let _server = servers::iperf3(lab);
     let _gateway = Gateway::start(lab, setup, &[TCP]);
     for direction in ["", "-R"] {
         let report = iperf3(lab, setup, &format!("-n {GIGABYTE} {direction}"));
@@ -66,14 +65,12 @@ fn a_gigabyte_each_way(lab: &Lab, setup: &Setup) {
 }
 
 fn eight_streams(lab: &Lab, setup: &Setup) {
-    let _server = servers::iperf3(lab);
     let _gateway = Gateway::start(lab, setup, &[TCP]);
     iperf3(lab, setup, "-P 8 -t 2 --bidir");
     assert_no_broken_packets(lab);
 }
 
 fn udp_order(lab: &Lab, setup: &Setup) {
-    let _server = servers::iperf3(lab);
     let _gateway = Gateway::start(lab, setup, &[TCP, UDP]);
     for direction in ["", "-R"] {
         let report = iperf3(lab, setup, &format!("-u -b 200M -l 1200 -t 2 {direction}"));
@@ -83,9 +80,10 @@ fn udp_order(lab: &Lab, setup: &Setup) {
     }
 }
 
-/// iperf3's report as JSON.
+/// One test; its report as JSON.
 #[track_caller]
 fn iperf3(lab: &Lab, setup: &Setup, options: &str) -> serde_json::Value {
+    let _server = servers::iperf3(lab);
     let line = format!("iperf3 -J -c {} -p 5201 {options}", setup.vip());
     let report = lab.client().run_within(Duration::from_secs(120), &line).succeeded();
     serde_json::from_str(&report).expect(&report)

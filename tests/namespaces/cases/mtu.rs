@@ -65,9 +65,9 @@ fn claim_a_full_mss(lab: &Lab, host: &'static str, setup: &Setup) {
 }
 
 fn transfer_both_ways(lab: &Lab, setup: &Setup) {
-    let _server = servers::iperf3(lab);
     let _gateway = Gateway::start(lab, setup, &[BULK]);
     for direction in ["", "-R"] {
+        let _server = servers::iperf3(lab);
         let line = format!("iperf3 -c {} -p 5201 -n 200M {direction}", setup.vip());
         lab.client().run_within(Duration::from_secs(60), &line).succeeded();
     }
