@@ -4,13 +4,16 @@ use super::conntrack::{Direction, FlowKey};
 use super::verdict::{DropReason, Route, TraceSink, Verdict};
 use super::{Engine, Instant, Outgoing};
 use crate::wire::build::{self, Tcp};
-use crate::wire::icmp::{self, Error, Kind, Quote};
-use crate::wire::{Packet, TcpFlags};
+use crate::wire::icmp::{self, Error, Kind};
+use crate::wire::{Address, Packet, TcpFlags};
 
 impl Engine {
     /// A packet that carries ICMP.
-    pub(super) fn icmp<T: TraceSink>(&mut self, packet: &mut Packet<'_>, _now: Instant, trace: &mut T) -> Verdict {
-        let Some(kind) = icmp::kind(packet) else { return Verdict::Drop(DropReason::Protocol) };
+    pub(super) fn icmp<T: TraceSink>(&mut self, packet: &mut Packet<'_>, trace: &mut T) -> Verdict {
+        // Of a message in fragments neither the checksum nor the end can be seen.
+        let Some(kind) = icmp::kind(packet).filter(|_| packet.fragment().is_none()) else {
+            return Verdict::Drop(DropReason::Protocol);
+        };
         if !packet.transport_checksum_ok() {
             return Verdict::Drop(DropReason::BadIcmpChecksum); // R61
         }
@@ -37,9 +40,6 @@ impl Engine {
         if snapshot.is_own(source) {
             return Verdict::Drop(DropReason::SpoofedSource);
         }
-        if packet.fragment().is_some() {
-            return Verdict::Drop(DropReason::FragmentLimit);
-        }
         self.answer(icmp::echo_reply(packet))
     }
 
@@ -51,38 +51,51 @@ impl Engine {
         let Some((flow, direction)) = self.shared.table.find(&sent.invert()) else {
             return Verdict::Drop(DropReason::IcmpNoFlow); // R66
         };
+        let (outer_source, outer_destination) = packet.addresses();
+        if outer_destination != sent.source.address {
+            return Verdict::Drop(DropReason::IcmpNoFlow); // who is told is not who sent that
+        }
         trace.route(Route { service: Some(flow.service), backend: Some(flow.backend) });
         trace.stage("icmp", || format!("quotes {} -> {}, a packet of a flow", sent.source, sent.destination));
         if packet.ttl() <= 1 {
             return Verdict::Drop(DropReason::TtlExceeded); // R9: no error about an error
         }
         let as_sent = flow.key(direction.other());
-        let (outer_source, _) = packet.addresses();
         let outer = match direction {
             // R59: whoever reports it from outside stays visible to the backend.
             Direction::Original => (outer_source, as_sent.source.address),
             // R60: what is behind us does not show.
             Direction::Reply => (as_sent.destination.address, as_sent.source.address),
         };
-        translate(packet, &quote, outer, as_sent);
+        icmp::translate_error(packet, &quote, outer, (as_sent.source, as_sent.destination));
         trace.stage("rewrite", || super::describe(packet));
         Verdict::Forward
     }
 
-    /// R7: the TTL ran out here.
-    pub(super) fn time_exceeded(&mut self, packet: &Packet<'_>, now: Instant) -> Verdict {
-        self.send_error(packet, Error::TimeExceeded, DropReason::TtlExceeded, now)
-    }
-
-    /// Nobody listens on this UDP port.
-    pub(super) fn port_unreachable(&mut self, packet: &Packet<'_>, now: Instant) -> Verdict {
-        self.send_error(packet, Error::PortUnreachable, DropReason::NoService, now)
-    }
-
-    /// Sends an error from the address the packet was for, if one may be sent; drops the packet if not.
-    fn send_error(&mut self, packet: &Packet<'_>, error: Error, reason: DropReason, now: Instant) -> Verdict {
+    /// R7: the TTL ran out here, on the way to a service at this VIP or back. The error is from the address that the
+    /// packet was for; but not if that is a client's, who has not sent it.
+    pub(super) fn time_exceeded(&mut self, packet: &Packet<'_>, vip: Address, now: Instant) -> Verdict {
         let (_, destination) = packet.addresses();
-        let Some(answer) = icmp::error(packet, error, destination) else { return Verdict::Drop(reason) };
+        let source = if self.policy.snapshot.is_own(destination) { destination } else { vip };
+        self.send_error(packet, Error::TimeExceeded, source, DropReason::TtlExceeded, now)
+    }
+
+    /// Nobody listens on this UDP port of a VIP.
+    pub(super) fn port_unreachable(&mut self, packet: &Packet<'_>, now: Instant) -> Verdict {
+        let (_, vip) = packet.addresses();
+        self.send_error(packet, Error::PortUnreachable, vip, DropReason::NoService, now)
+    }
+
+    /// Sends an error, if one may be sent; drops the packet if not.
+    fn send_error(
+        &mut self,
+        packet: &Packet<'_>,
+        error: Error,
+        source: Address,
+        reason: DropReason,
+        now: Instant,
+    ) -> Verdict {
+        let Some(answer) = icmp::error(packet, error, source) else { return Verdict::Drop(reason) };
         if !self.icmp_errors.take(now) {
             return Verdict::Drop(reason); // R10
         }
@@ -112,13 +125,4 @@ impl Engine {
         self.outbox.push(Outgoing { cause, packet });
         Verdict::Reply
     }
-}
-
-fn translate(
-    packet: &mut Packet<'_>,
-    quote: &Quote,
-    outer: (crate::wire::Address, crate::wire::Address),
-    to: &FlowKey,
-) {
-    icmp::translate_error(packet, quote, outer, (to.source, to.destination));
 }

@@ -186,7 +186,7 @@ impl Engine {
             return self.fragment(packet, fragment, now, trace);
         }
         let Some((source, destination)) = packet.endpoints() else {
-            return self.without_ports(packet, now, trace);
+            return self.without_ports(packet, trace);
         };
         let key = FlowKey { source, destination, protocol: packet.protocol() };
         self.follow(&key, packet, now, trace)
@@ -239,7 +239,7 @@ impl Engine {
                 }
                 Verdict::Forward
             }
-            Step::HopsExhausted => self.time_exceeded(packet, now),
+            Step::HopsExhausted => self.time_exceeded(packet, flow.key(Direction::Original).destination.address, now),
             // A fragment of another worker's flow: only the owner may end it.
             Step::Reopen if flow.owner != self.worker => Verdict::Drop(DropReason::TcpState),
             Step::Reopen => {
@@ -373,9 +373,9 @@ fn describe(packet: &Packet<'_>) -> String {
 
 impl Engine {
     /// ICMP, and protocols that no service carries.
-    fn without_ports<T: TraceSink>(&mut self, packet: &mut Packet<'_>, now: Instant, trace: &mut T) -> Verdict {
+    fn without_ports<T: TraceSink>(&mut self, packet: &mut Packet<'_>, trace: &mut T) -> Verdict {
         match packet.protocol() {
-            Protocol::ICMP | Protocol::ICMPV6 => self.icmp(packet, now, trace),
+            Protocol::ICMP | Protocol::ICMPV6 => self.icmp(packet, trace),
             _ => Verdict::Drop(DropReason::Protocol),
         }
     }

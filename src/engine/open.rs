@@ -33,7 +33,7 @@ impl Engine {
         trace.route(Route { service: Some(service), backend: None });
         trace.stage("service", || snapshot.service(service).name.clone());
         if packet.ttl() <= 1 {
-            return self.time_exceeded(packet, now);
+            return self.time_exceeded(packet, key.destination.address, now);
         }
         // A flow that begins with a fragment belongs to the worker that looks after the fragments.
         let owner = steering::owner(key.source, self.shared.workers);
@@ -110,6 +110,8 @@ impl Engine {
         now: Instant,
     ) -> Result<Arc<Flow>, DropReason> {
         let Mode::Nat { source_nat } = self.policy.snapshot.service(service).mode;
+        // R35: a backend that is its own client would not take a packet from itself, nor answer it through us.
+        let source_nat = source_nat || target.address == key.source.address;
         let source = if source_nat { self.lease(target, key, random)? } else { key.source };
         self.enter(service, backend, key, (source, target), source_nat, now).inspect_err(|_| {
             if source_nat {

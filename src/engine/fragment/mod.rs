@@ -57,7 +57,7 @@ impl Engine {
         trace: &mut T,
     ) -> Verdict {
         let Some((source, destination)) = packet.endpoints() else {
-            let verdict = self.without_ports(packet, now, trace);
+            let verdict = self.without_ports(packet, trace);
             self.fragments.kill(datagram, DropReason::Protocol);
             return verdict;
         };
