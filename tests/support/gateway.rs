@@ -1,0 +1,174 @@
+//! The gateway: its engines, which hand packets over to each other, and what they count.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tungate::config::{self, BackendId, ServiceId};
+use tungate::engine::conntrack::{Direction, Flow, FlowKey, State};
+use tungate::engine::counters::{Counter, Shortage, WorkerCounters};
+use tungate::engine::{DropReason, Engine, Instant, NoTrace, Policy, Shared, Verdict, WorkerId};
+use tungate::wire::{Endpoint, Offload, Packet, Protocol};
+
+use super::Outcome;
+
+/// A gateway and a clock.
+pub(crate) struct World {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) engines: Vec<Engine>,
+    pub(crate) now: Instant,
+    /// The worker whose queue the next packets come to.
+    pub(crate) queue: usize,
+}
+
+impl World {
+    /// With one worker.
+    pub(crate) fn new(config: &str) -> Self {
+        Self::with_workers(config, 1)
+    }
+
+    pub(crate) fn with_workers(config: &str, workers: u16) -> Self {
+        let snapshot = config::load(config, "test.toml", 0, "gw").unwrap_or_else(|report| panic!("{report}"));
+        let shared = Shared::new(snapshot, workers, 7);
+        let now = Instant::from_micros(1_000_000_000);
+        let engines = (0..workers).map(|n| Engine::new(&shared, WorkerId(n), now)).collect();
+        Self { shared, engines, now, queue: 0 }
+    }
+
+    /// Another configuration, from the next packet on.
+    pub(crate) fn reload(&mut self, config: &str) {
+        let snapshot = config::load(config, "test.toml", 1, "gw").unwrap_or_else(|report| panic!("{report}"));
+        self.shared.policy.store(Arc::new(Policy::new(Arc::new(snapshot))));
+        self.engines.iter_mut().for_each(Engine::adopt);
+    }
+
+    /// Seconds pass, and what is over is forgotten.
+    pub(crate) fn wait(&mut self, seconds: u64) {
+        self.wait_for(Duration::from_secs(seconds));
+    }
+
+    pub(crate) fn wait_for(&mut self, time: Duration) {
+        self.now = self.now + time;
+        for engine in &mut self.engines {
+            while engine.handle_timeout(self.now) {}
+        }
+    }
+
+    /// A packet arrives, and goes from worker to worker until one decides about it.
+    pub(crate) fn receives(&mut self, mut bytes: Vec<u8>) -> Outcome {
+        let len = bytes.len();
+        let mut worker = self.queue;
+        for _ in 0..=self.engines.len() {
+            let engine = &mut self.engines[worker];
+            let mut packet = match Packet::parse(&mut bytes, Offload::default()) {
+                Ok(packet) => packet,
+                Err(malformed) => return Outcome::new(engine.malformed(malformed, len), None, Vec::new()),
+            };
+            let verdict = engine.handle(&mut packet, self.now, &mut NoTrace);
+            if let Verdict::Handoff(owner) = verdict {
+                assert_ne!(usize::from(owner.0), worker, "handed over to itself");
+                assert!(!engine.has_mail());
+                worker = usize::from(owner.0);
+                continue;
+            }
+            let sent = (verdict == Verdict::Forward).then(|| packet.bytes().to_vec());
+            let own = engine.outbox().map(|outgoing| outgoing.packet).collect();
+            return Outcome::new(verdict, sent, own);
+        }
+        panic!("the workers hand the packet round for ever");
+    }
+
+    /// The flow of packets with these ends.
+    pub(crate) fn flow(&self, source: Endpoint, destination: Endpoint, protocol: Protocol) -> Option<Arc<Flow>> {
+        self.shared.table.find(&FlowKey { source, destination, protocol }).map(|(flow, _)| flow)
+    }
+
+    /// State of each flow.
+    pub(crate) fn states(&self) -> Vec<State> {
+        let mut states = Vec::new();
+        self.shared.table.for_each(|flow| states.push(flow.state()));
+        states
+    }
+
+    pub(crate) fn service(&self, name: &str) -> ServiceId {
+        let services = &self.shared.policy.load().snapshot.services;
+        let id =
+            services.iter().position(|service| service.name == name).unwrap_or_else(|| panic!("no service {name}"));
+        ServiceId(u16::try_from(id).unwrap())
+    }
+
+    /// All counters that are not zero, of all workers together; of services, of all services together.
+    pub(crate) fn counters(&self) -> BTreeMap<String, u64> {
+        let mut all: BTreeMap<String, u64> = BTreeMap::new();
+        let mut add = |name: &str, counter: &Counter| *all.entry(name.into()).or_default() += counter.get();
+        let services = self.shared.policy.load().snapshot.services.len();
+        for worker in self.shared.counters.workers() {
+            add("received", &worker.received.packets);
+            for (name, counter) in verdicts(worker) {
+                add(name, counter);
+            }
+            for reason in DropReason::ALL {
+                add(&format!("drop {}", reason.name()), worker.drops(*reason));
+            }
+            for shortage in Shortage::ALL {
+                add(&format!("evicted {}", shortage.reason().name()), worker.evicted(shortage));
+            }
+            for id in (0..services).map(|n| ServiceId(u16::try_from(n).unwrap())) {
+                let service = worker.service(id);
+                add("opened", &service.opened);
+                add("closed", &service.closed);
+                add("refused", &service.refused);
+            }
+        }
+        all.retain(|_, count| *count > 0);
+        all
+    }
+
+    /// What always holds (the invariants in the crate's documentation).
+    pub(crate) fn check_invariants(&self) {
+        for worker in self.shared.counters.workers() {
+            let dropped: u64 = DropReason::ALL.iter().map(|reason| worker.drops(*reason).get()).sum();
+            let decided: u64 = verdicts(worker).map(|(_, counter)| counter.get()).iter().sum();
+            assert_eq!(worker.received.packets.get(), decided + dropped, "every packet counts once");
+        }
+        let (mut flows, mut leases, mut loads) = (0, HashMap::new(), HashMap::new());
+        self.shared.table.for_each(|flow| {
+            flows += 1;
+            *loads.entry(flow.backend).or_insert(0) += 1;
+            if flow.leased {
+                let to = flow.key(Direction::Reply);
+                *leases.entry((flow.owner, to.source, to.protocol)).or_insert(0) += 1;
+            }
+        });
+        let mut keys = Vec::new();
+        self.shared.table.for_each(|flow| keys.push(Arc::clone(flow)));
+        for flow in keys {
+            for direction in [Direction::Original, Direction::Reply] {
+                let (found, way) = self.shared.table.find(flow.key(direction)).expect("under both keys");
+                assert!(Arc::ptr_eq(&found, &flow) && way == direction);
+            }
+        }
+        assert_eq!(self.shared.table.len(), flows);
+        assert!(flows <= self.shared.table.capacity(), "max-flows is never exceeded");
+        let mut lent = HashMap::new();
+        for (worker, engine) in (0..).map(WorkerId).zip(&self.engines) {
+            for (backend, protocol, count) in engine.ports().in_use() {
+                *lent.entry((worker, backend, protocol)).or_insert(0) += count;
+            }
+        }
+        assert_eq!(lent, leases, "a lease lives exactly as long as its flow");
+        let backends = self.shared.policy.load().snapshot.backends.len();
+        for id in (0..backends).map(|n| BackendId(u16::try_from(n).unwrap())) {
+            assert_eq!(self.shared.loads.get(id), loads.get(&id).copied().unwrap_or(0), "loads are those of the flows");
+        }
+    }
+}
+
+fn verdicts(worker: &WorkerCounters) -> [(&'static str, &Counter); 4] {
+    [
+        ("forwarded", &worker.forwarded),
+        ("replied", &worker.replied),
+        ("consumed", &worker.consumed),
+        ("handed-over", &worker.handed_over),
+    ]
+}
