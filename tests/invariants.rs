@@ -2,8 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may fail that way")]
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+#[path = "common/allocator.rs"]
+mod allocator;
+
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -33,31 +34,6 @@ listen = "192.0.2.10:53"
 source-nat = false
 backends = [{ address = "10.0.0.1:53" }, { address = "10.0.0.2:53" }]
 "#;
-
-/// Counts this thread's allocations.
-struct Counting;
-
-thread_local! {
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-#[allow(unsafe_code, reason = "an allocator is unsafe by nature; this one only counts")]
-// SAFETY: every call goes to the system's allocator unchanged.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.with(|count| count.set(count.get() + 1));
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 fn at(text: &str) -> Endpoint {
     text.parse::<SocketAddr>().unwrap().into()
@@ -234,7 +210,7 @@ fn an_established_packet_allocates_nothing() {
     let asks = build::tcp(client, vip, &segment(0x10, 1001, 5001));
     let answers = build::tcp(backend, source, &segment(0x10, 5001, 1001));
     let mut buffer = asks.clone();
-    let before = ALLOCATIONS.get();
+    let before = allocator::usage();
     for _ in 0..1000 {
         for packet in [&asks, &answers] {
             buffer.copy_from_slice(packet);
@@ -242,5 +218,5 @@ fn an_established_packet_allocates_nothing() {
             assert_eq!(world.engine.handle(&mut parsed, world.now, &mut NoTrace), Verdict::Forward);
         }
     }
-    assert_eq!(ALLOCATIONS.get() - before, 0);
+    assert_eq!(allocator::usage(), before);
 }

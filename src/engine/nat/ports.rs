@@ -12,11 +12,14 @@
 //! long as late packets are expected. So a port that is free here belongs to no connection that the backend still
 //! remembers by our doing, and reuse needs no quarantine of its own.
 
+mod free;
+
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
 use std::ops::Range;
 
+use self::free::Free;
 use crate::engine::{WorkerId, random};
 use crate::wire::{Address, Endpoint, Protocol};
 
@@ -172,7 +175,7 @@ impl Slice {
 /// The ports from one source address to one backend.
 #[derive(Debug)]
 struct Pool {
-    free: FreeSet,
+    free: Free,
     system_left: u32,
     user_left: u32,
 }
@@ -180,7 +183,7 @@ struct Pool {
 impl Pool {
     fn new(slice: &Slice) -> Self {
         let (system_left, user_left) = (slice.user - slice.system, slice.end - slice.user);
-        Self { free: FreeSet::full(slice.end), system_left, user_left }
+        Self { free: Free::all(slice.end), system_left, user_left }
     }
 
     fn left(&mut self, class: Class) -> &mut u32 {
@@ -214,87 +217,6 @@ impl Pool {
     fn put(&mut self, class: Class, index: u32) {
         self.free.insert(index);
         *self.left(class) += 1;
-    }
-}
-
-/// A set of numbers below 65,536 that finds its first member from a number on in constant time: a bit for each number,
-/// a bit for each word of those that is not empty, and a bit for each word of these. 8 KiB at most.
-#[derive(Debug)]
-struct FreeSet {
-    leaves: Box<[u64]>,
-    /// Bit i of word w: leaf word 64 w + i has a member.
-    middle: [u64; 16],
-    /// Bit i: middle word i is not zero.
-    top: [u64; 1],
-}
-
-impl FreeSet {
-    /// All numbers below `end`.
-    fn full(end: u32) -> Self {
-        let mut set = Self { leaves: vec![0; end.div_ceil(64) as usize].into(), middle: [0; 16], top: [0] };
-        fill(&mut set.leaves, end);
-        fill(&mut set.middle, end.div_ceil(64));
-        fill(&mut set.top, end.div_ceil(64 * 64));
-        set
-    }
-
-    fn contains(&self, number: u32) -> bool {
-        let (word, bit) = place(number);
-        self.leaves[word] & bit != 0
-    }
-
-    fn insert(&mut self, number: u32) {
-        let (word, bit) = place(number);
-        self.leaves[word] |= bit;
-        let (word, bit) = place(number / 64);
-        self.middle[word] |= bit;
-        self.top[0] |= 1 << word;
-    }
-
-    fn remove(&mut self, number: u32) {
-        let (word, bit) = place(number);
-        self.leaves[word] &= !bit;
-        if self.leaves[word] != 0 {
-            return;
-        }
-        let (word, bit) = place(number / 64);
-        self.middle[word] &= !bit;
-        if self.middle[word] == 0 {
-            self.top[0] &= !(1 << word);
-        }
-    }
-
-    /// The least member not below `from`: up until a word has one, then down along the first bits.
-    fn first_from(&self, from: u32) -> Option<u32> {
-        let levels = [&*self.leaves, &self.middle, &self.top];
-        let mut from = from;
-        for (height, level) in levels.iter().enumerate() {
-            let Some(found) = first_in_word(level, from) else {
-                from = from / 64 + 1;
-                continue;
-            };
-            let down = |found, level: &&[u64]| found * 64 + level[found as usize].trailing_zeros();
-            return Some(levels[..height].iter().rev().fold(found, down));
-        }
-        None
-    }
-}
-
-/// The first bit from `from` on in the word that holds it.
-fn first_in_word(words: &[u64], from: u32) -> Option<u32> {
-    let word = words.get((from / 64) as usize)? & (u64::MAX << (from % 64));
-    (word != 0).then(|| from / 64 * 64 + word.trailing_zeros())
-}
-
-fn place(number: u32) -> (usize, u64) {
-    ((number / 64) as usize, 1 << (number % 64))
-}
-
-/// Sets the first `bits` bits.
-fn fill(words: &mut [u64], bits: u32) {
-    words[..(bits / 64) as usize].fill(u64::MAX);
-    if !bits.is_multiple_of(64) {
-        words[(bits / 64) as usize] = (1 << (bits % 64)) - 1;
     }
 }
 

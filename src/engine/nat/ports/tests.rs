@@ -203,25 +203,4 @@ proptest! {
             prop_assert_eq!(expected, found);
         }
     }
-
-    #[test]
-    fn the_set_finds_what_a_tree_finds(
-        end in 1..=65_536u32, gone in prop::collection::vec(any::<Index>(), 0..200),
-        sparse: bool, from in prop::collection::vec(0..70_000u32, 50)
-    ) {
-        let numbers: Vec<u32> = gone.iter().map(|n| u32::try_from(n.index(end as usize)).unwrap()).collect();
-        let mut set = FreeSet::full(end);
-        let mut tree: BTreeSet<u32> = (0..end).collect();
-        for number in if sparse { (0..end).collect() } else { numbers.clone() } {
-            set.remove(number);
-            tree.remove(&number);
-        }
-        for number in numbers.iter().step_by(2) {
-            set.insert(*number);
-            tree.insert(*number);
-        }
-        for from in from {
-            prop_assert_eq!(set.first_from(from), tree.range(from..).next().copied());
-        }
-    }
 }
