@@ -1,20 +1,25 @@
-//! The control thread: signals, the admin socket, and an eye on the workers.
+//! The control thread: signals, the admin socket, and an eye on the workers and the routes.
 
 use std::fmt;
 use std::io;
+use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
+use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use signal_hook_mio::v1_0::Signals;
 
 use super::daemon::Daemon;
+use super::routes::Routes;
 use super::serve::Server;
 use super::sys;
 use crate::admin::{Request, Responses};
 use crate::engine::Instant;
 
 const SIGNALS: Token = Token(0);
-const ADMIN: Token = Token(1);
+const LINKS: Token = Token(1);
+/// And all above: the clients.
+const ADMIN: Token = Token(2);
 /// How often the workers are looked at.
 const INTERVAL: Duration = Duration::from_secs(1);
 
@@ -32,6 +37,9 @@ pub fn serve(
     let mut poll = Poll::new()?;
     let mut signals = Signals::new([libc::SIGTERM, libc::SIGINT])?;
     poll.registry().register(&mut signals, SIGNALS, Interest::READABLE)?;
+    if let Some(routes) = daemon.routes() {
+        poll.registry().register(&mut SourceFd(&routes.as_fd().as_raw_fd()), LINKS, Interest::READABLE)?;
+    }
     server.register(poll.registry(), ADMIN)?;
     let mut events = Events::with_capacity(64);
     let mut phase = Phase::Serving;
@@ -48,6 +56,7 @@ pub fn serve(
                         phase = phase.after_signal(&daemon, drain);
                     }
                 }
+                LINKS => restore_routes(&mut daemon),
                 token => server.handle(poll.registry(), token, sys::now(), &mut |request| answer(&daemon, request)),
             }
         }
@@ -57,6 +66,15 @@ pub fn serve(
         if phase.is_over(&daemon) {
             return Ok(());
         }
+    }
+}
+
+/// A link has changed. A TUN that is gone is its workers' to tell.
+fn restore_routes(daemon: &mut Daemon) {
+    if let Some(Err(error)) = daemon.routes().map(Routes::restore)
+        && error.errno() != Some(libc::ENODEV)
+    {
+        log::warn!("a route to the TUN is missing: {error}");
     }
 }
 
@@ -109,10 +127,9 @@ pub enum ServeError {
 impl fmt::Display for ServeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Worker(error) if matches!(error.raw_os_error(), Some(libc::EBADFD | libc::EIO)) => write!(
-                f,
-                "the TUN was taken away while serving ({error}): somebody has removed it or set it down; start again"
-            ),
+            Self::Worker(error) if error.raw_os_error() == Some(libc::EBADFD) => {
+                write!(f, "the TUN was taken away while serving ({error}): somebody has removed it; start again")
+            }
             Self::Worker(error) => write!(f, "a packet worker ended: {error}"),
             Self::System(error) => write!(f, "the control thread cannot go on: {error}"),
         }

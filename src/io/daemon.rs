@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use super::announce::{AnnounceError, Announcer};
-use super::netlink::{Netlink, NetlinkError, Prefix, Route, Target};
+use super::netlink::{NetlinkError, Prefix};
+use super::routes::Routes;
 use super::sys;
 use super::tun::{Offloads, Tun, TunConfig, TunError};
 use super::tun_port::TunPort;
@@ -24,6 +25,7 @@ pub struct Daemon {
     workers: Vec<JoinHandle<io::Result<()>>>,
     /// Answers for our addresses as long as it lives.
     _announcer: Option<Announcer>,
+    routes: Option<Routes>,
     tun: Tun,
 }
 
@@ -38,9 +40,8 @@ impl Daemon {
         let config = TunConfig { name: &gateway.interface, mtu: gateway.mtu, queues: count, offloads };
         let (tun, queues) = Tun::create(&config).map_err(StartError::Tun)?;
         let addresses = own_addresses(&snapshot);
-        if gateway.routes {
-            add_routes(&tun, &addresses).map_err(StartError::Route)?;
-        }
+        let routes = gateway.routes.then(|| Routes::add(&tun, addresses.clone()));
+        let routes = routes.transpose().map_err(StartError::Route)?;
         let announcer = match gateway.announce_on.as_slice() {
             [] => None,
             interfaces => Some(Announcer::start(interfaces, &addresses).map_err(StartError::Announce)?),
@@ -52,6 +53,7 @@ impl Daemon {
             mailboxes: mailboxes.map_err(StartError::System)?,
             workers: Vec::new(),
             _announcer: announcer,
+            routes,
             tun,
         };
         for (id, queue) in (0..count).map(WorkerId).zip(queues) {
@@ -80,6 +82,11 @@ impl Daemon {
     pub fn stop_new_flows(&self) {
         let closed = self.shared.policy.load().closed();
         self.shared.policy.store(Arc::new(closed));
+    }
+
+    /// The routes to the TUN, if they are ours to keep.
+    pub fn routes(&mut self) -> Option<&mut Routes> {
+        self.routes.as_mut()
     }
 
     /// A worker that has stopped by itself, and why: the TUN was taken away.
@@ -132,14 +139,6 @@ fn own_addresses(snapshot: &Snapshot) -> Vec<Prefix> {
     prefixes.sort_unstable_by_key(|prefix| (prefix.address(), prefix.length()));
     prefixes.dedup();
     prefixes
-}
-
-fn add_routes(tun: &Tun, addresses: &[Prefix]) -> Result<(), NetlinkError> {
-    let mut netlink = Netlink::open()?;
-    for destination in addresses.iter().copied() {
-        netlink.add_route(&Route { destination, target: Target::Device(tun.index()), metric: None, table: None })?;
-    }
-    Ok(())
 }
 
 /// Why the daemon did not start.

@@ -10,6 +10,7 @@ pub mod namespace;
 pub mod netlink;
 pub mod pcap;
 pub mod port;
+pub mod routes;
 pub mod serve;
 pub mod sys;
 pub mod tun;

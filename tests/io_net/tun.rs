@@ -5,7 +5,8 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use tungate::io::netlink::{Netlink, Prefix, Route, Target};
+use tungate::io::netlink::{LinkChange, Netlink, Prefix, Route, Target};
+use tungate::io::routes::Routes;
 use tungate::io::sys;
 use tungate::io::tun::{Granted, Offloads, Tun, TunConfig, TunError};
 
@@ -175,6 +176,35 @@ fn an_existing_interface_of_the_name_is_refused_and_left_alone() {
             }
             assert_eq!(netlink.link(name).unwrap().index, index);
         }
+    };
+    world.a.run(body).unwrap();
+}
+
+#[test]
+fn a_tun_that_was_down_gets_its_routes_again() {
+    let Some(world) = World::build("a_tun_that_was_down_gets_its_routes_again") else { return };
+    let body = || {
+        let (tun, _queues) = Tun::create(&config(1, Offloads::All)).unwrap();
+        let destinations = vec![Prefix::new(ip("192.0.2.10"), 32), Prefix::new(ip("2001:db8::10"), 128)];
+        let mut routes = Routes::add(&tun, destinations.clone()).unwrap();
+        let mut netlink = Netlink::open().unwrap();
+        let mut set_up = |up| netlink.change_link(tun.index(), &LinkChange { up: Some(up), ..LinkChange::default() });
+        for seen_down in [true, false] {
+            set_up(false).unwrap();
+            if seen_down {
+                routes.restore().unwrap();
+            }
+            set_up(true).unwrap();
+            assert!(!sys::wait(&[routes.as_fd()], Some(Duration::from_secs(10))).unwrap().is_empty());
+            routes.restore().unwrap();
+            for destination in &destinations {
+                let target = Target::Device(tun.index());
+                let again = Route { destination: *destination, target, metric: None, table: None };
+                let refused = Netlink::open().unwrap().add_route(&again).unwrap_err();
+                assert_eq!(refused.errno(), Some(libc::EEXIST), "{destination} is routed to the TUN");
+            }
+        }
+        assert!(sys::wait(&[routes.as_fd()], Some(Duration::ZERO)).unwrap().is_empty(), "all is taken note of");
     };
     world.a.run(body).unwrap();
 }

@@ -28,7 +28,7 @@ use std::time::Duration;
 use crate::engine::Instant;
 use crate::wire::Family;
 
-use super::netlink::{AddressWatch, Netlink, NetlinkError, Prefix};
+use super::netlink::{Netlink, NetlinkError, Prefix, Watch};
 use super::sys::{self, Waker};
 use schedule::Schedule;
 
@@ -80,7 +80,7 @@ impl Announcer {
         }
         let mut netlink = Netlink::open()?;
         // Watch first, then list: an address that comes in between is noticed.
-        let watch = AddressWatch::open()?;
+        let watch = Watch::addresses()?;
         let held = held_by_kernel(&mut netlink)?;
         let book = AddressBook { ours: addresses.to_vec(), held };
         let mut ears = Vec::new();
@@ -244,7 +244,7 @@ struct Crier {
     ears: Vec<Ear>,
     book: AddressBook,
     netlink: Netlink,
-    watch: AddressWatch,
+    watch: Watch,
     stop: Arc<Waker>,
     last_defence: Option<Instant>,
 }

@@ -131,35 +131,46 @@ impl Netlink {
     }
 }
 
-/// Readable whenever an address is added to or removed from an interface of this network namespace.
+/// Readable whenever something has changed in the network namespace of the thread that opened it.
 #[derive(Debug)]
-pub struct AddressWatch(Socket);
+pub struct Watch(Socket);
 
-impl AddressWatch {
-    /// Watches the network namespace of the calling thread.
+impl Watch {
+    /// Watches addresses: one is added to an interface, or removed.
     ///
     /// # Errors
     /// No descriptor or memory left.
-    pub fn open() -> Result<Self, NetlinkError> {
-        let subscribe = || {
-            let mut socket = Socket::new(NETLINK_ROUTE)?;
-            socket.set_non_blocking(true)?;
-            socket.bind_auto()?;
-            socket.add_membership(libc::RTNLGRP_IPV4_IFADDR)?;
-            socket.add_membership(libc::RTNLGRP_IPV6_IFADDR)?;
-            Ok(Self(socket))
-        };
-        subscribe().map_err(|error| NetlinkError::new("watch the interfaces' addresses", error))
+    pub fn addresses() -> Result<Self, NetlinkError> {
+        Self::open(&[libc::RTNLGRP_IPV4_IFADDR, libc::RTNLGRP_IPV6_IFADDR])
+            .map_err(|error| NetlinkError::new("watch the interfaces' addresses", error))
     }
 
-    /// Takes note of all changes so far. What changed is asked by [`Netlink::addresses`].
+    /// Watches links: one comes, goes, or is set up or down.
+    ///
+    /// # Errors
+    /// No descriptor or memory left.
+    pub fn links() -> Result<Self, NetlinkError> {
+        Self::open(&[libc::RTNLGRP_LINK]).map_err(|error| NetlinkError::new("watch the interfaces", error))
+    }
+
+    fn open(groups: &[u32]) -> io::Result<Self> {
+        let mut socket = Socket::new(NETLINK_ROUTE)?;
+        socket.set_non_blocking(true)?;
+        socket.bind_auto()?;
+        for group in groups {
+            socket.add_membership(*group)?;
+        }
+        Ok(Self(socket))
+    }
+
+    /// Takes note of all changes so far. What there is now is asked of a [`Netlink`].
     pub fn clear(&self) {
-        // Any end will do: nothing left, or messages lost for want of room, which the list of addresses makes good.
+        // Any end will do: nothing left, or messages lost for want of room, which asking makes good.
         while self.0.recv_from_full().is_ok() {}
     }
 }
 
-impl AsFd for AddressWatch {
+impl AsFd for Watch {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }

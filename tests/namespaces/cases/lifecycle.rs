@@ -3,6 +3,7 @@
 use super::{both_families, in_setups};
 use crate::gateway::{Engine, Gateway, Nat, Service, Setup, Tungate};
 use crate::lab::Lab;
+use crate::process::wait_for;
 use crate::runner::Case;
 use crate::servers::{self, HTTP, IPERF};
 
@@ -16,6 +17,7 @@ pub(super) fn cases() -> Vec<Case> {
     };
     let mut cases = in_setups("a_signal_during_traffic_leaves_nothing", &["iperf3"], tungate(), signals);
     cases.extend(in_setups("it_starts_again_after_a_kill", &["curl", "nginx"], tungate(), killed));
+    cases.extend(in_setups("a_tun_set_down_and_up_serves_again", &["curl", "nginx"], tungate(), down_and_up));
     cases.extend(in_setups("announced_addresses_are_found", &["arping", "curl", "nginx"], tungate(), announced));
     cases
 }
@@ -54,6 +56,19 @@ fn killed(lab: &Lab, setup: &Setup) {
     assert!(first.socket().exists(), "nobody was left to remove the socket");
     let _second = Gateway::start(lab, setup, &[WEB]);
     lab.client().run(&format!("curl -sS --globoff --max-time 5 http://{}/", setup.vip_with(80))).succeeded();
+}
+
+fn down_and_up(lab: &Lab, setup: &Setup) {
+    let _servers = servers::nginx(lab, setup);
+    let _gateway = Gateway::start(lab, setup, &[WEB]);
+    let with_patience = |seconds| format!("curl -sS --globoff --max-time {seconds} http://{}/", setup.vip_with(80));
+    let before = state_of(lab);
+    lab.client().run(&with_patience(5)).succeeded();
+    lab.gateway().run("ip link set tungate0 down").succeeded();
+    assert!(!lab.client().run(&with_patience(1)).status.success(), "nothing passes a TUN that is down");
+    lab.gateway().run("ip link set tungate0 up").succeeded();
+    wait_for("the routes are back", || (state_of(lab) == before).then_some(()));
+    lab.client().run(&with_patience(5)).succeeded();
 }
 
 /// A VIP inside the client's own network, where nothing but an answer to ARP or neighbour discovery leads to it.

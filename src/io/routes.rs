@@ -1,0 +1,72 @@
+//! The routes that bring packets for VIPs and source addresses to the TUN, and back after it was down.
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use super::netlink::{Netlink, NetlinkError, Prefix, Route, Target, Watch};
+use super::tun::Tun;
+
+/// Routes to a TUN. The kernel forgets them when somebody sets it down, and when it is up again nothing would come in:
+/// so whenever a link has changed, which makes this readable, [`Self::restore`] them. They end with the TUN.
+#[derive(Debug)]
+pub struct Routes {
+    tun: String,
+    index: u32,
+    destinations: Vec<Prefix>,
+    netlink: Netlink,
+    watch: Watch,
+    up: bool,
+}
+
+impl Routes {
+    /// Adds a route for each destination, in the network namespace of the calling thread.
+    ///
+    /// # Errors
+    /// There is another route to one of them, or no privilege.
+    pub fn add(tun: &Tun, destinations: Vec<Prefix>) -> Result<Self, NetlinkError> {
+        let watch = Watch::links()?;
+        let (tun, index) = (tun.name().to_owned(), tun.index());
+        let mut routes = Self { tun, index, destinations, netlink: Netlink::open()?, watch, up: true };
+        for n in 0..routes.destinations.len() {
+            routes.add_one(n)?;
+        }
+        Ok(routes)
+    }
+
+    /// Adds those routes that are missing, if the TUN is up.
+    ///
+    /// # Errors
+    /// Somebody else has taken a destination meanwhile, the privileges are gone, or the TUN is.
+    pub fn restore(&mut self) -> Result<(), NetlinkError> {
+        self.watch.clear();
+        let was_up = std::mem::replace(&mut self.up, self.netlink.link(&self.tun)?.up);
+        if !self.up {
+            if was_up {
+                log::warn!("{} was set down: nothing comes in until it is up again", self.tun);
+            }
+            return Ok(());
+        }
+        let mut missing = 0;
+        for n in 0..self.destinations.len() {
+            match self.add_one(n) {
+                Ok(()) => missing += 1,
+                Err(error) if error.errno() == Some(libc::EEXIST) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if missing > 0 {
+            log::info!("{} is up again: {missing} route(s) to it restored", self.tun);
+        }
+        Ok(())
+    }
+
+    fn add_one(&mut self, n: usize) -> Result<(), NetlinkError> {
+        let (destination, target) = (self.destinations[n], Target::Device(self.index));
+        self.netlink.add_route(&Route { destination, target, metric: None, table: None })
+    }
+}
+
+impl AsFd for Routes {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.watch.as_fd()
+    }
+}
