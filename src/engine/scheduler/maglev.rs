@@ -133,7 +133,7 @@ fn fill(slots: u32, contenders: &[Contender]) -> Box<[BackendId]> {
     let mut table = Table::new(slots);
     let mut takers = takers(slots, contenders);
     for taker in &mut takers {
-        while !taker.try_next(&mut table) {}
+        taker.take_first(&mut table);
     }
     takers.retain(|taker| taker.quota > 0);
 
@@ -195,28 +195,29 @@ fn takers(slots: u32, contenders: &[Contender]) -> Vec<Taker> {
 }
 
 impl Taker {
+    /// Takes the first free slot on the list.
+    fn take_first(&mut self, table: &mut Table) {
+        while !table.take(self.position, self.id) {
+            self.position = table.wrap(self.position + self.skip);
+        }
+        self.position = table.wrap(self.position + self.skip);
+        self.quota -= 1;
+    }
+
     /// Makes the tries due until `time`, or until the quota is filled: then true.
     #[inline]
     fn try_until(&mut self, time: u64, table: &mut Table) -> bool {
-        while self.due <= time {
-            self.due += self.interval;
-            if self.try_next(table) && self.quota == 0 {
-                return true;
+        // In registers until the end: most tries find the slot taken, and a store each would be most of their cost.
+        let (mut due, mut position) = (self.due, self.position);
+        while due <= time && self.quota > 0 {
+            if table.take(position, self.id) {
+                self.quota -= 1;
             }
+            due += self.interval;
+            position = table.wrap(position + self.skip);
         }
-        false
-    }
-
-    /// Tries the next slot on the list; true if it was free.
-    #[inline]
-    fn try_next(&mut self, table: &mut Table) -> bool {
-        let taken = table.take(self.position, self.id);
-        self.quota -= u32::from(taken);
-        self.position += self.skip;
-        if self.position >= table.slots {
-            self.position -= table.slots;
-        }
-        taken
+        (self.due, self.position) = (due, position);
+        self.quota == 0
     }
 }
 
@@ -233,6 +234,12 @@ impl Table {
     fn new(slots: u32) -> Self {
         let (words, length) = (slots.div_ceil(64) as usize, slots as usize);
         Self { slots, free: slots, taken: vec![0; words], owners: vec![BackendId(0); length] }
+    }
+
+    /// The slot of a number below twice as many: after the last comes the first.
+    #[inline]
+    fn wrap(&self, slot: u32) -> u32 {
+        slot.checked_sub(self.slots).unwrap_or(slot)
     }
 
     /// Takes the slot, if it is free.
@@ -269,7 +276,7 @@ mod tests {
         takers.iter_mut().for_each(|taker| taker.quota = slots);
         for turn in 0.. {
             let taker = &mut takers[turn % contenders.len()];
-            while !taker.try_next(&mut table) {}
+            taker.take_first(&mut table);
             if table.free == 0 {
                 break;
             }
