@@ -2,9 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may fail that way")]
 
-#[path = "common/allocator.rs"]
-mod allocator;
-
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -195,28 +192,4 @@ proptest! {
         }
         prop_assert_eq!(one.sent, other.sent);
     }
-}
-
-#[test]
-fn an_established_packet_allocates_nothing() {
-    let mut world = World::new();
-    let (client, vip, source) = (at("198.51.100.7:4000"), at("192.0.2.10:80"), at("10.99.0.10:4000"));
-    let segment = |flags: u8, seq, ack| Tcp { seq, ack, flags: TcpFlags(flags), window: 5000, ..Tcp::default() };
-    world.receive(build::tcp(client, vip, &segment(0x02, 1000, 0)));
-    let mut first = world.sent[0].clone();
-    let backend = Packet::parse(&mut first, Offload::default()).unwrap().endpoints().unwrap().1;
-    world.receive(build::tcp(backend, source, &segment(0x12, 5000, 1001)));
-    world.receive(build::tcp(client, vip, &segment(0x10, 1001, 5001)));
-    let asks = build::tcp(client, vip, &segment(0x10, 1001, 5001));
-    let answers = build::tcp(backend, source, &segment(0x10, 5001, 1001));
-    let mut buffer = asks.clone();
-    let before = allocator::usage();
-    for _ in 0..1000 {
-        for packet in [&asks, &answers] {
-            buffer.copy_from_slice(packet);
-            let mut parsed = Packet::parse(&mut buffer, Offload::default()).unwrap();
-            assert_eq!(world.engine.handle(&mut parsed, world.now, &mut NoTrace), Verdict::Forward);
-        }
-    }
-    assert_eq!(allocator::usage(), before);
 }

@@ -1,0 +1,105 @@
+//! The established path allocates nothing: not for a packet of a known flow, nor for one that is dropped.
+
+#![allow(clippy::unwrap_used, reason = "a test may fail that way")]
+#![allow(dead_code, unused_macros, unused_imports, reason = "other tests use more of the world")]
+
+#[path = "common/allocator.rs"]
+mod allocator;
+#[path = "support/mod.rs"]
+mod support;
+
+use support::{World, at, segment, with_ttl};
+use tungate::engine::{DropReason, NoTrace, Verdict};
+use tungate::wire::build::{self, Tcp};
+use tungate::wire::{Offload, Packet};
+
+const CONFIG: &str = r#"
+[gateway]
+source-addresses = ["10.99.0.10", "fd00:99::10"]
+max-flows = 1000
+
+[[service]]
+name = "web"
+listen = ["192.0.2.10:80", "[2001:db8::10]:80"]
+backends = [{ address = "10.0.0.1:8080" }, { address = "[fd00::1]:8080" }]
+
+[[service]]
+name = "dns"
+listen = ["192.0.2.10:53", "[2001:db8::10]:53"]
+protocol = "udp"
+backends = [{ address = "10.0.0.1:53" }, { address = "[fd00::1]:53" }]
+
+[[service]]
+name = "plain"
+listen = "192.0.2.20:80"
+source-nat = false
+backends = [{ address = "10.0.0.2:8080" }]
+"#;
+
+/// Takes each packet through the gateway a thousand times.
+#[track_caller]
+fn assert_none_allocated(world: &mut World, packets: &[Vec<u8>], expected: Verdict) {
+    let mut buffers = packets.to_vec();
+    let before = allocator::usage();
+    for _ in 0..1_000 {
+        for (packet, buffer) in packets.iter().zip(&mut buffers) {
+            buffer.copy_from_slice(packet);
+            let mut packet = Packet::parse(buffer, Offload::default()).unwrap();
+            assert_eq!(world.engines[0].handle(&mut packet, world.now, &mut NoTrace), expected);
+        }
+    }
+    assert_eq!(allocator::usage(), before);
+}
+
+#[test]
+fn packets_of_an_established_connection() {
+    for (v6, service) in [(false, "web"), (true, "web"), (false, "plain")] {
+        let mut world = World::new(CONFIG);
+        let connection = if v6 { world.client(1).v6().opens(service) } else { world.client(1).opens(service) };
+        let options = [1, 1, 5, 10, 0, 0, 0, 1, 0, 0, 0, 2];
+        let plain = connection.client_segment("ACK");
+        let with_data = Tcp { payload: &[7; 1_000], ..connection.client_segment("ACK PSH") };
+        let with_options = Tcp { options: &options, ..connection.client_segment("ACK") };
+        let there = [plain, with_data, with_options].map(|s| build::tcp(connection.client, connection.vip, &s));
+        let plain = connection.backend_segment("ACK");
+        let with_data = Tcp { payload: &[7; 1_000], ..connection.backend_segment("ACK PSH") };
+        let back = [plain, with_data].map(|s| build::tcp(connection.backend, connection.source, &s));
+        let both: Vec<_> = there.into_iter().chain(back).collect();
+        assert_none_allocated(&mut world, &both, Verdict::Forward);
+    }
+}
+
+#[test]
+fn datagrams_of_a_known_flow() {
+    for v6 in [false, true] {
+        let mut world = World::new(CONFIG);
+        let client = if v6 { world.client(1).v6() } else { world.client(1) };
+        let (client, vip) = (client.endpoint(), client.vip("dns"));
+        let seen = world.receives(build::udp(client, vip, b"question")).forwarded();
+        world.answers(seen.destination, seen.source, b"answer").forwarded();
+        let there = build::udp(client, vip, b"question");
+        let back = build::udp(seen.destination, seen.source, b"answer");
+        world.receives(there.clone()).forwarded();
+        assert_none_allocated(&mut world, &[there, back], Verdict::Forward);
+    }
+}
+
+/// What a flood of nonsense costs: no memory.
+#[test]
+fn packets_that_are_dropped() {
+    let mut world = World::new(CONFIG);
+    let connection = world.client(1).opens("web");
+    let (client, nobody) = (world.client(2).endpoint(), at("203.0.113.1:80"));
+    let far = connection.client_next.wrapping_add(1 << 30);
+    for (packet, reason) in [
+        (build::tcp(connection.client, connection.vip, &segment("ACK", far, 0)), DropReason::TcpWindow),
+        (build::tcp(connection.client, connection.vip, &segment("", far, 0)), DropReason::BadTcpFlags),
+        (build::tcp(client, connection.vip, &segment("RST", 1, 0)), DropReason::NoFlow),
+        (build::tcp(client, connection.vip, &segment("SYN FIN", 1, 0)), DropReason::BadTcpFlags),
+        (build::tcp(at("127.0.0.1:80"), connection.vip, &segment("SYN", 1, 0)), DropReason::Martian),
+        (build::udp(client, nobody, b""), DropReason::NoService),
+        (with_ttl(build::udp(client, nobody, b""), 1), DropReason::NoService),
+    ] {
+        assert_none_allocated(&mut world, &[packet], Verdict::Drop(reason));
+    }
+}
