@@ -181,6 +181,26 @@ fn r73_what_comes_before_the_first_is_held_and_bounded() {
 }
 
 #[test]
+fn a_held_fragment_whose_own_ttl_is_over_counts_as_dropped() {
+    for (client, vip, ..) in families() {
+        let mut world = World::new();
+        let [first, mut later] = <[_; 2]>::try_from(cut(client, vip, 5, &[64, 8])).unwrap();
+        if client.address.is_v4() {
+            later[8] = 1;
+            later[10..12].fill(0);
+            let sum = !checksum::sum(&later[..20]);
+            later[10..12].copy_from_slice(&sum.to_be_bytes());
+        } else {
+            later[7] = 1;
+        }
+        assert_eq!(world.send(&later).0, Verdict::Consume);
+        assert_eq!(world.send(&first).1.len(), 1);
+        assert_eq!(world.dropped(DropReason::TtlExceeded), 1);
+        assert_eq!(world.shared.counters.sum(|worker| &worker.consumed), 0);
+    }
+}
+
+#[test]
 fn r74_a_flood_of_fragments_harms_no_unfragmented_flow() {
     let (client, vip, source, backend) = families()[0];
     let mut world = World::new();
@@ -218,6 +238,7 @@ fn r76_r77_overlapping_fragments_kill_their_datagram() {
         let evil = fragment(client.address, vip.address, 5, 72, true, &[0xee; 64]);
         assert_eq!(world.send(&fragments[1]).0, Verdict::Consume);
         assert_eq!(world.send(&evil).0, Verdict::Drop(DropReason::FragmentOverlap));
+        assert_eq!(world.dropped(DropReason::FragmentOverlap), 2, "the one that was held, too");
         for rest in [0, 2, 1] {
             let (verdict, out) = world.send(&fragments[rest]);
             assert!(out.is_empty(), "{verdict:?}");

@@ -143,3 +143,13 @@ fn a_backend_that_is_its_own_client_is_asked_in_our_name() {
         assert_eq!(endpoints(&mut answer), (vip, client));
     }
 }
+
+/// RFC 1122 4.1.3.4: its port may be what was damaged.
+#[test]
+fn a_damaged_datagram_is_not_answered() {
+    let mut world = World::new();
+    let mut datagram = build::udp(at("198.51.100.7:4000"), at("192.0.2.10:54"), b"hello");
+    assert_eq!(world.send(datagram.clone()).0, Verdict::Reply);
+    *datagram.last_mut().unwrap() ^= 1;
+    assert_eq!(world.send(datagram).0, Verdict::Drop(DropReason::NoService));
+}

@@ -64,7 +64,7 @@ fn halves(datagram: &[u8], id: u8) -> [Vec<u8>; 2] {
     [piece(0, 16, [0x20, 0]), piece(16, 24, [0, 2])]
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Step {
     Tcp { client: u8, flags: u8 },
     Udp { client: u8, direct: bool },

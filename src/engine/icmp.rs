@@ -8,7 +8,7 @@ use crate::wire::icmp::{self, Error, Kind};
 use crate::wire::{Address, Packet, TcpFlags};
 
 impl Engine {
-    /// A packet that carries ICMP.
+    /// A packet without ports: ICMP, or a protocol that no service carries.
     pub(super) fn icmp<T: TraceSink>(&mut self, packet: &mut Packet<'_>, trace: &mut T) -> Verdict {
         // Of a message in fragments neither the checksum nor the end can be seen.
         let Some(kind) = icmp::kind(packet).filter(|_| packet.fragment().is_none()) else {
@@ -80,8 +80,11 @@ impl Engine {
         self.send_error(packet, Error::TimeExceeded, source, DropReason::TtlExceeded, now)
     }
 
-    /// Nobody listens on this UDP port of a VIP.
+    /// Nobody listens on this UDP port of a VIP. A damaged datagram may have been for another (RFC 1122 4.1.3.4).
     pub(super) fn port_unreachable(&mut self, packet: &Packet<'_>, now: Instant) -> Verdict {
+        if !packet.transport_checksum_ok() {
+            return Verdict::Drop(DropReason::NoService);
+        }
         let (_, vip) = packet.addresses();
         self.send_error(packet, Error::PortUnreachable, vip, DropReason::NoService, now)
     }

@@ -30,7 +30,7 @@ pub use shared::{Policy, Shared};
 pub use time::Instant;
 pub use verdict::{DropReason, NoTrace, Route, TraceSink, Verdict};
 
-use crate::wire::{Malformed, Packet, Protocol, TcpFlags};
+use crate::wire::{Malformed, Packet, TcpFlags};
 use conntrack::tcp::Outcome;
 use conntrack::{Direction, Expiry, Flow, FlowCache, FlowKey, State};
 use counters::WorkerCounters;
@@ -186,7 +186,7 @@ impl Engine {
             return self.fragment(packet, fragment, now, trace);
         }
         let Some((source, destination)) = packet.endpoints() else {
-            return self.without_ports(packet, trace);
+            return self.icmp(packet, trace);
         };
         let key = FlowKey { source, destination, protocol: packet.protocol() };
         self.follow(&key, packet, now, trace)
@@ -369,14 +369,4 @@ fn describe(packet: &Packet<'_>) -> String {
         || format!("{:?}", packet.addresses()),
         |(source, destination)| format!("{source} -> {destination}, TTL {}", packet.ttl()),
     )
-}
-
-impl Engine {
-    /// ICMP, and protocols that no service carries.
-    fn without_ports<T: TraceSink>(&mut self, packet: &mut Packet<'_>, trace: &mut T) -> Verdict {
-        match packet.protocol() {
-            Protocol::ICMP | Protocol::ICMPV6 => self.icmp(packet, trace),
-            _ => Verdict::Drop(DropReason::Protocol),
-        }
-    }
 }

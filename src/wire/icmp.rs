@@ -142,14 +142,10 @@ fn rewrite_quote(bytes: &mut [u8], header: &IpHeader, to: &Translation) {
 pub enum Error {
     /// TTL or hop limit ran out: 11/0, ICMPv6 3/0.
     TimeExceeded,
-    /// The rest of a datagram did not come: 11/1, ICMPv6 3/1.
-    ReassemblyTimeExceeded,
     /// Does not fit, and may not be cut: 3/4 (RFC 1191), ICMPv6 2/0. The MTU that would fit, bytes.
     TooBig(u16),
     /// No socket there: 3/3, ICMPv6 1/4.
     PortUnreachable,
-    /// Refused by policy: 3/13, ICMPv6 1/1.
-    Prohibited,
 }
 
 impl Error {
@@ -158,21 +154,17 @@ impl Error {
         match (self, family) {
             (Self::TimeExceeded, Family::V4) => (11, 0, 0),
             (Self::TimeExceeded, Family::V6) => (3, 0, 0),
-            (Self::ReassemblyTimeExceeded, Family::V4) => (11, 1, 0),
-            (Self::ReassemblyTimeExceeded, Family::V6) => (3, 1, 0),
             (Self::TooBig(mtu), Family::V4) => (3, 4, u32::from(mtu)),
             (Self::TooBig(mtu), Family::V6) => (2, 0, u32::from(mtu)),
             (Self::PortUnreachable, Family::V4) => (3, 3, 0),
             (Self::PortUnreachable, Family::V6) => (1, 4, 0),
-            (Self::Prohibited, Family::V4) => (3, 13, 0),
-            (Self::Prohibited, Family::V6) => (1, 1, 0),
         }
     }
 }
 
 /// The error about a packet, from `source` to the packet's sender, quoting it as it was received, a partial checksum
-/// completed: as much as fits 576 bytes (RFC 1812 4.3.2.3) or 1280 (RFC 4443 2.4). `None` where no error may be sent (R9): about an ICMP error, a later
-/// fragment, a multicast destination, or to a source that is no host.
+/// completed: as much as fits 576 bytes (RFC 1812 4.3.2.3) or 1280 (RFC 4443 2.4). `None` where no error may be sent
+/// (R9): about an ICMP error, a later fragment, a multicast destination, or to a source that is no host.
 pub fn error(about: &Packet<'_>, error: Error, source: Address) -> Option<Vec<u8>> {
     let (sender, destination) = about.addresses();
     let about_icmp = matches!(kind(about), Some(Kind::Error | Kind::Other));
@@ -195,7 +187,8 @@ pub fn error(about: &Packet<'_>, error: Error, source: Address) -> Option<Vec<u8
     Some(build::icmp(source, sender, message))
 }
 
-/// The answer to an [echo request](Kind::EchoRequest): same identifier, sequence and data, from the address that was asked (RFC 792, 4443).
+/// The answer to an [echo request](Kind::EchoRequest): same identifier, sequence and data, from the address that was
+/// asked (RFC 792, 4443).
 pub fn echo_reply(request: &Packet<'_>) -> Vec<u8> {
     let (sender, asked) = request.addresses();
     let mut message = request.transport().to_vec();

@@ -87,13 +87,13 @@ pub(in crate::engine) struct Fragments {
     ages: [VecDeque<(Instant, DatagramKey)>; 2],
     held_bytes: usize,
     /// Held fragments that will never be sent, since [`Self::take_forgotten`] was last called.
-    forgotten: u64,
+    forgotten: Vec<(DropReason, usize)>,
 }
 
 impl Fragments {
     pub(in crate::engine) fn new(seed: u64) -> Self {
         let datagrams = HashMap::with_hasher(FixedState::with_seed(seed));
-        Self { datagrams, ages: [VecDeque::new(), VecDeque::new()], held_bytes: 0, forgotten: 0 }
+        Self { datagrams, ages: [VecDeque::new(), VecDeque::new()], held_bytes: 0, forgotten: Vec::new() }
     }
 
     /// Takes note of a fragment: its number among the packets of this engine, and until when it is waited for others.
@@ -145,7 +145,10 @@ impl Fragments {
 
     /// The first fragment was refused, or the datagram is malicious: none of the others is forwarded.
     pub(in crate::engine) fn kill(&mut self, key: &DatagramKey, reason: DropReason) {
-        self.forgotten += self.replace(key, Progress::Dead(reason)).len() as u64;
+        let held = self.replace(key, Progress::Dead(reason)).len();
+        if held > 0 {
+            self.forgotten.push((reason, held));
+        }
     }
 
     /// Gives up datagrams whose time is over.
@@ -162,8 +165,8 @@ impl Fragments {
         self.ages.iter().filter_map(VecDeque::front).map(|(until, _)| *until).min()
     }
 
-    /// How many held fragments have been given up since the last call.
-    pub(in crate::engine) fn take_forgotten(&mut self) -> u64 {
+    /// How many held fragments have been given up since the last call, and why.
+    pub(in crate::engine) fn take_forgotten(&mut self) -> Vec<(DropReason, usize)> {
         std::mem::take(&mut self.forgotten)
     }
 

@@ -57,7 +57,7 @@ impl Engine {
         trace: &mut T,
     ) -> Verdict {
         let Some((source, destination)) = packet.endpoints() else {
-            let verdict = self.without_ports(packet, trace);
+            let verdict = self.icmp(packet, trace);
             self.fragments.kill(datagram, DropReason::Protocol);
             return verdict;
         };
@@ -75,8 +75,9 @@ impl Engine {
         for mut held in self.fragments.route(datagram, way.clone()) {
             let parsed = Packet::parse(&mut held.packet, Offload::default());
             let mut fragment = parsed.expect("it was parsed before it was held");
-            // A held fragment whose own TTL is over stays behind.
-            if self.later_fragment(&way, &mut fragment) == Verdict::Forward {
+            if let Verdict::Drop(reason) = self.later_fragment(&way, &mut fragment) {
+                self.counters().absorbed_dropped(reason);
+            } else {
                 self.outbox.push(held);
             }
         }
@@ -106,8 +107,8 @@ impl Engine {
 
     /// Held fragments that were given up are dropped packets, no longer absorbed ones.
     pub(super) fn count_forgotten(&mut self) {
-        for _ in 0..self.fragments.take_forgotten() {
-            self.counters().absorbed_dropped(DropReason::FragmentTimeout);
+        for (reason, held) in self.fragments.take_forgotten() {
+            (0..held).for_each(|_| self.counters().absorbed_dropped(reason));
         }
     }
 }
