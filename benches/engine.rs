@@ -9,12 +9,12 @@ use std::time::{Duration, Instant as Wall};
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use tungate::config;
-use tungate::engine::{Engine, Instant, NoTrace, Shared, Verdict, WorkerId};
+use tungate::engine::{DropReason, Engine, Instant, NoTrace, Shared, Verdict, WorkerId};
 use tungate::wire::build::{self, Tcp};
 use tungate::wire::{Address, Endpoint, Offload, Packet, Protocol, TcpFlags, checksum};
 
-/// Eight backends and four sources: room for two million flows of each service.
-fn config() -> String {
+/// Eight backends and four sources: ports for two million flows of each service.
+fn config(max_flows: u32, limits: &str) -> String {
     let backends: Vec<_> = (1..=8).map(|n| format!("{{ address = \"10.0.0.{n}\" }}")).collect();
     let service = |name: &str, port: u16, protocol: &str| {
         format!(
@@ -22,9 +22,9 @@ fn config() -> String {
             backends.join(", ")
         )
     };
-    let gateway = "[gateway]\nmax-flows = 2_000_000\n\
-                   source-addresses = [\"10.99.0.10\", \"10.99.0.11\", \"10.99.0.12\", \"10.99.0.13\"]\n";
-    format!("{gateway}{}{}", service("web", 80, "tcp"), service("dns", 53, "udp"))
+    let sources = "source-addresses = [\"10.99.0.10\", \"10.99.0.11\", \"10.99.0.12\", \"10.99.0.13\"]";
+    let gateway = format!("[gateway]\nmax-flows = {max_flows}\n{sources}\n");
+    format!("{gateway}{}{}[service.limits]\n{limits}\n", service("dns", 53, "udp"), service("web", 80, "tcp"))
 }
 
 const START: Instant = Instant::from_micros(1_000_000_000);
@@ -32,7 +32,12 @@ const WEB: Endpoint = Endpoint::new(Address::v4([192, 0, 2, 10]), 80);
 const DNS: Endpoint = Endpoint::new(Address::v4([192, 0, 2, 10]), 53);
 
 fn engine() -> (Arc<Shared>, Engine) {
-    let snapshot = config::load(&config(), "bench.toml", 0, "gw").unwrap_or_else(|report| panic!("{report}"));
+    engine_with(2_000_000, "")
+}
+
+fn engine_with(max_flows: u32, limits: &str) -> (Arc<Shared>, Engine) {
+    let snapshot =
+        config::load(&config(max_flows, limits), "bench.toml", 0, "gw").unwrap_or_else(|report| panic!("{report}"));
     let shared = Shared::new(snapshot, 1, 7);
     let engine = Engine::new(&shared, WorkerId(0), START);
     (shared, engine)
@@ -173,5 +178,26 @@ fn new_flow(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, parse, established, new_flow);
+/// A SYN of a flood from random sources: it opens a flow and ends another, or is refused.
+fn flood(c: &mut Criterion) {
+    let mut group = c.benchmark_group("flood");
+    let cases = [
+        ("table-full", 100_000, "", Verdict::Forward),
+        ("service-full", 2_000_000, "max-flows = 100_000", Verdict::Forward),
+        ("client-limit", 100_000, "new-flows-per-client = \"100/s\"", Verdict::Forward),
+        ("service-rate", 100_000, "new-flows = \"1/h\"", Verdict::Drop(DropReason::ServiceRate)),
+    ];
+    for (name, max_flows, limits, verdict) in cases {
+        let (_shared, mut engine) = engine_with(max_flows, limits);
+        let mut syn = Template::tcp(TcpFlags::SYN, 100, 0);
+        let mut strangers = 0..;
+        let mut next = move || strangers.next().expect("enough of them");
+        for _ in 0..200_000 {
+            let _filled = handle(&mut engine, syn.of(next()));
+        }
+        group.bench_function(name, |b| b.iter(|| assert_eq!(handle(&mut engine, syn.of(next())), verdict)));
+    }
+}
+
+criterion_group!(benches, parse, established, new_flow, flood);
 criterion_main!(benches);

@@ -146,6 +146,21 @@ fn a_datagram_stream_that_is_never_answered_survives_a_flood() {
     assert_eq!(world.opened("dns"), 10_001);
 }
 
+/// A forger sees no SYN-ACK. Were any number in the window good enough, one in 65,000 of his ACKs would make a flow that is
+/// kept for two hours.
+#[test]
+fn r39_an_ack_that_is_guessed_makes_no_flow_established() {
+    let mut world = World::new(&config(1_000), 1);
+    let flow = world.syn(client(1), WEB).unwrap();
+    assert_eq!(world.syn_ack(&flow), Verdict::Forward);
+    for distance in [1, 2, 100, 1_460, 65_535, 66_000, 66_001, 1 << 30, 1 << 31, u32::MAX - 65_535, u32::MAX] {
+        let _ = world.acknowledge(&flow, 0_u32.wrapping_sub(distance));
+        assert_eq!(world.count(State::SynReceived), 1, "{distance}");
+    }
+    assert_eq!(world.ack(&flow), Verdict::Forward);
+    assert_eq!(world.count(State::Established), 1);
+}
+
 #[test]
 fn r39_a_table_of_established_flows_refuses_new_ones_and_counts_them() {
     let mut world = World::new(&config(100), 1);

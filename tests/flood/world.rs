@@ -124,7 +124,12 @@ impl World {
 
     /// The client's last packet of the handshake, or any later one.
     pub(crate) fn ack(&mut self, flow: &Flow) -> Verdict {
-        let ack = segment(TcpFlags::ACK, CLIENT_ISN + 1, BACKEND_ISN + 1);
+        self.acknowledge(flow, 0)
+    }
+
+    /// The same, but this far beyond what it should acknowledge.
+    pub(crate) fn acknowledge(&mut self, flow: &Flow, beyond: u32) -> Verdict {
+        let ack = segment(TcpFlags::ACK, CLIENT_ISN + 1, (BACKEND_ISN + 1).wrapping_add(beyond));
         self.send(build::tcp(flow.client, flow.vip, &ack)).0
     }
 

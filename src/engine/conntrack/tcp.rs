@@ -126,8 +126,8 @@ fn next(state: State, direction: Direction, kind: Kind) -> Next {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tracker {
     sides: [Side; 2],
-    /// Sequence number of the SYN that opened it.
-    isn: u32,
+    /// Sequence numbers of the SYN that opened it, and of the SYN-ACK.
+    isns: [u32; 2],
     passed: Passed,
     /// Both ends have sent a SYN: their ACKs, not a SYN-ACK's, will open the connection.
     simultaneous: bool,
@@ -152,7 +152,7 @@ impl Tracker {
     }
 
     fn accept(offer: Offer) -> Self {
-        Self { sides: [Side::from(offer), Side::default()], isn: offer.isn, ..Self::default() }
+        Self { sides: [Side::from(offer), Side::default()], isns: [offer.isn, 0], ..Self::default() }
     }
 
     /// Judges a segment, and learns from it if it is accepted.
@@ -175,13 +175,13 @@ impl Tracker {
             (Direction::Original, State::SynSent) => {
                 // The client has given up its first attempt and makes another; a mere retransmission may have lost its
                 // data (RFC 7413 4.1.3), but the backend may still answer the first.
-                if syn.seq != self.isn {
+                if syn.seq != self.isns[0] {
                     *self = Self::open(syn);
                 }
                 Outcome::Accept(State::SynSent)
             }
             // An old duplicate of the SYN that opened the connection opens no other (R42).
-            (Direction::Original, State::TimeWait) if syn.seq == self.isn => Outcome::Pass,
+            (Direction::Original, State::TimeWait) if syn.seq == self.isns[0] => Outcome::Pass,
             (Direction::Original, _) => Outcome::Reopen,
         }
     }
@@ -211,6 +211,11 @@ impl Tracker {
         };
         let repeated_fin = kind == Kind::Fin && sender.has_finished();
         match Side::admit(&mut sender, &mut receiver, from, direction, segment) {
+            // Who does not acknowledge the SYN-ACK has not seen it, and may have forged his address: a window is too wide
+            // a target for that (R39).
+            Fit::Inside if from == State::SynReceived && !self.acknowledges_syn_ack(direction, segment) => {
+                return Outcome::Pass;
+            }
             Fit::Inside => {}
             Fit::Old => return Outcome::Pass,
             Fit::Outside if from == State::Close => return Outcome::Pass, // R45: the ends will find out
@@ -221,6 +226,9 @@ impl Tracker {
             Direction::Reply => [receiver, sender],
         };
         self.simultaneous |= to == State::SynSent2;
+        if opening && direction == Direction::Reply && kind == Kind::SynAck {
+            self.isns[1] = segment.seq;
+        }
         match (from, kind) {
             (State::FinWait | State::CloseWait, Kind::Fin) if repeated_fin => Outcome::Accept(from),
             (State::SynReceived, Kind::Ack) if self.simultaneous => Outcome::Accept(State::Established),
@@ -235,7 +243,7 @@ impl Tracker {
                 let offer = Offer::of(segment);
                 // While the handshake lasts, even the same SYN may get another SYN-ACK: that of a SYN cookie. Later it
                 // is but an old duplicate.
-                let known = state != State::SynReceived && offer.isn == self.isn;
+                let known = state != State::SynReceived && offer.isn == self.isns[0];
                 let offer = match passed {
                     Passed::Syn { offer: earlier, .. } if known => earlier,
                     Passed::Nothing | Passed::Syn { .. } | Passed::Ack(_) => offer,
@@ -244,7 +252,7 @@ impl Tracker {
                 Outcome::Pass
             }
             (Direction::Reply, Kind::SynAck, Passed::Syn { offer, .. })
-                if offer.is_acknowledged_by(segment) && (offer.isn != self.isn || state == State::SynReceived) =>
+                if offer.is_acknowledged_by(segment) && (offer.isn != self.isns[0] || state == State::SynReceived) =>
             {
                 // The backend has accepted a SYN that we had let pass: follow them.
                 let mut anew = Self::accept(offer);
@@ -297,7 +305,15 @@ impl Tracker {
 
     /// Whether a segment of the backend acknowledges the client's SYN, or part of the data with it (RFC 7413).
     fn acknowledges_syn(&self, segment: &TcpSegment<'_>) -> bool {
-        Offer::covers(self.isn, self.sides[Direction::Original as usize].end(), segment)
+        Offer::covers(self.isns[0], self.sides[Direction::Original as usize].end(), segment)
+    }
+
+    /// Whether a segment of the client acknowledges the backend's SYN-ACK, or part of what was sent with it. Those of the
+    /// backend, and of a simultaneous open, are not asked.
+    fn acknowledges_syn_ack(&self, direction: Direction, segment: &TcpSegment<'_>) -> bool {
+        let backend = &self.sides[Direction::Reply as usize];
+        let asked = direction == Direction::Original && !self.simultaneous;
+        !asked || Offer::covers(self.isns[1], backend.end(), segment)
     }
 
     /// Whether the next ACK of the backend may be the challenge to a SYN that was let pass; true once for each SYN.

@@ -7,7 +7,7 @@ use super::{Passed, Tracker};
 
 /// A [`Tracker`] that can be shared: two sides of four words, what was let pass, and all small things in one.
 #[derive(Debug, Default)]
-pub(in crate::engine::conntrack) struct TrackerCell([AtomicU32; 13]);
+pub(in crate::engine::conntrack) struct TrackerCell([AtomicU32; 14]);
 
 /// Bits of a side in the word of small things, the client's first.
 const SIDE_BITS: u32 = 8;
@@ -33,7 +33,7 @@ impl TrackerCell {
         };
         Tracker {
             sides: [side(0, small), side(4, small >> SIDE_BITS)],
-            isn: word(9),
+            isns: [word(9), word(13)],
             passed,
             simultaneous: small & SIMULTANEOUS != 0,
         }
@@ -52,7 +52,8 @@ impl TrackerCell {
             Passed::Ack(ack) => ([ack, 0, 0], PASSED_ACK),
         };
         let small = a | b << SIDE_BITS | simultaneous | passed;
-        let words = client.into_iter().chain(backend).chain([small, tracker.isn]).chain(memory);
+        let words =
+            client.into_iter().chain(backend).chain([small, tracker.isns[0]]).chain(memory).chain([tracker.isns[1]]);
         for (cell, word) in self.0.iter().zip(words) {
             cell.store(word, Relaxed);
         }
