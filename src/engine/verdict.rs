@@ -133,8 +133,6 @@ drop_reasons! {
     IcmpQuote "icmp-quote" "the packet an ICMP error quotes cannot be read"
     IcmpType "icmp-type" "an ICMP type that a gateway does not forward"
     Protocol "protocol" "the service does not carry this protocol"
-    PacketTooBig "packet-too-big" "larger than the way to the backend allows, and must not be fragmented"
-    Loop "loop" "the rewritten packet would come straight back to the gateway"
     HandoffFull "handoff-full" "the worker that owns the flow could not take the packet"
     SendFailed "send-failed" "the kernel refused the packet"
 }
