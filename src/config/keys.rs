@@ -120,7 +120,7 @@ pub(super) const GATEWAY: &[Key] = &[
         "workers",
         IntegerOr(1, 64, "auto"),
         Default("\"auto\""),
-        "Packet workers, one TUN queue each. \"auto\": one on one or two CPUs, else half of them.",
+        "Packet workers, one TUN queue each. \"auto\": one a CPU up to two, else half as many as CPUs.",
     ),
     Key::new(
         "source-addresses",

@@ -99,7 +99,7 @@ pub struct Gateway {
 /// How many workers `run` starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Workers {
-    /// One on one or two CPUs, else half of them.
+    /// One a CPU up to two, else half as many as CPUs.
     Auto,
     /// This many, 1 to 64.
     Count(u16),

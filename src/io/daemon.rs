@@ -124,8 +124,9 @@ fn worker_count(workers: Workers) -> u16 {
         Workers::Count(count) => count,
         Workers::Auto => {
             let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-            // A worker's writes run the kernel's receive path: it and the network's softirqs want a CPU each.
-            u16::try_from(if cpus <= 2 { 1 } else { cpus / 2 }).unwrap_or(64).min(64)
+            // A worker's writes run the kernel's receive path: it and the network's softirqs want a CPU each. Of two
+            // CPUs, though, a single worker leaves one idle: two carry eight streams of bulk TCP 1.6 times as fast.
+            u16::try_from((cpus / 2).max(2).min(cpus)).unwrap_or(64).min(64)
         }
     }
 }
