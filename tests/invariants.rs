@@ -51,7 +51,6 @@ impl World {
     }
 
     fn receive(&mut self, mut bytes: Vec<u8>) {
-        let len = bytes.len();
         match Packet::parse(&mut bytes, Offload::default()) {
             Ok(mut packet) => {
                 if self.engine.handle(&mut packet, self.now, &mut NoTrace) == Verdict::Forward {
@@ -59,7 +58,7 @@ impl World {
                 }
             }
             Err(malformed) => {
-                let _counted = self.engine.malformed(malformed, len);
+                let _counted = self.engine.malformed(malformed, &bytes, self.now);
             }
         }
         self.sent.extend(self.engine.outbox().map(|outgoing| outgoing.packet));

@@ -6,7 +6,7 @@ use super::hex;
 use super::rows::{Explanation, Stage};
 use crate::engine::conntrack::FlowKey;
 use crate::engine::{Engine, Instant, Route, Shared, TraceSink, Verdict, WorkerId};
-use crate::wire::{Malformed, Offload, Packet};
+use crate::wire::{Offload, Packet};
 
 /// What the gateway would do with this packet now. Nothing happens to the gateway: a rehearsal of it decides, in which
 /// every port is free, and schedulers that take turns begin with the first.
@@ -22,7 +22,11 @@ pub fn explain(shared: &Arc<Shared>, packet: &mut [u8], now: Instant) -> Explana
             let verdict = engine.handle(&mut packet, now, &mut stages);
             (verdict, (verdict == Verdict::Forward).then(|| packet.bytes().to_vec()))
         }
-        Err(malformed) => (refused(&mut engine, malformed, packet.len(), &mut stages), None),
+        Err(malformed) => {
+            let verdict = engine.malformed(malformed, packet, now);
+            stages.stage("verdict", || verdict.to_string());
+            (verdict, None)
+        }
     };
     out = engine.outbox().next().map(|outgoing| outgoing.packet).or(out);
     let snapshot = &rehearsal.policy.load().snapshot;
@@ -62,12 +66,6 @@ fn describe(packet: &Packet<'_>) -> String {
     let ends = packet.endpoints().map_or_else(|| format!("{source} -> {destination}"), |(s, d)| format!("{s} -> {d}"));
     let flags = packet.tcp().map(|segment| format!(", {:?}", segment.flags)).unwrap_or_default();
     format!("{} {ends}{flags}, TTL {}, {} bytes", packet.protocol(), packet.ttl(), packet.bytes().len())
-}
-
-fn refused(engine: &mut Engine, malformed: Malformed, len: usize, stages: &mut Stages) -> Verdict {
-    let verdict = engine.malformed(malformed, len);
-    stages.stage("verdict", || verdict.to_string());
-    verdict
 }
 
 /// Writes down what it is told.

@@ -5,7 +5,7 @@ use super::verdict::{DropReason, Route, TraceSink, Verdict};
 use super::{Engine, Instant, Outgoing};
 use crate::wire::build::{self, Tcp};
 use crate::wire::icmp::{self, Error, Kind};
-use crate::wire::{Address, Packet, TcpFlags};
+use crate::wire::{Address, Packet, Problem, TcpFlags};
 
 impl Engine {
     /// A packet without ports: ICMP, or a protocol that no service carries.
@@ -87,6 +87,25 @@ impl Engine {
         }
         let (_, vip) = packet.addresses();
         self.send_error(packet, Error::PortUnreachable, vip, DropReason::NoService, now)
+    }
+
+    /// A packet that is dropped for this reason. If it is IPv6 and for one of our addresses, its sender is told what was
+    /// wrong with it where RFC 8200 says so (R78, R79, R82, R86).
+    #[cold]
+    pub(super) fn parameter_problem(&mut self, bytes: &[u8], reason: DropReason, now: Instant) -> Verdict {
+        let Some(problem) = Problem::find(bytes) else { return Verdict::Drop(reason) };
+        let snapshot = &self.policy.snapshot;
+        let for_us = snapshot.is_own(problem.destination) && !snapshot.is_own(problem.sender);
+        if !for_us || !self.icmp_errors.take(now) {
+            return Verdict::Drop(reason); // R10
+        }
+        self.answer(problem.answer())
+    }
+
+    /// No source port is left for the flow (R31): who asks learns it now, and not when his patience is at its end.
+    pub(super) fn prohibited(&mut self, packet: &Packet<'_>, now: Instant) -> Verdict {
+        let (_, vip) = packet.addresses();
+        self.send_error(packet, Error::Prohibited, vip, DropReason::PortsExhausted, now)
     }
 
     /// Sends an error, if one may be sent; drops the packet if not.

@@ -106,10 +106,11 @@ impl Engine {
         verdict
     }
 
-    /// Counts a packet that did not pass the door.
-    pub fn malformed(&mut self, malformed: Malformed, len: usize) -> Verdict {
-        let verdict = Verdict::Drop(malformed.into());
-        self.count(verdict, len);
+    /// Decides about a packet that did not pass the door: these bytes of it came. Its sender may have to be told, by what
+    /// then waits in [`Self::outbox`].
+    pub fn malformed(&mut self, malformed: Malformed, bytes: &[u8], now: Instant) -> Verdict {
+        let verdict = self.parameter_problem(bytes, malformed.into(), now);
+        self.count(verdict, bytes.len());
         verdict
     }
 
@@ -180,7 +181,7 @@ impl Engine {
     #[inline]
     fn decide<T: TraceSink>(&mut self, packet: &mut Packet<'_>, now: Instant, trace: &mut T) -> Verdict {
         if let Err(reason) = guard::admit(packet) {
-            return Verdict::Drop(reason);
+            return self.parameter_problem(packet.bytes(), reason, now);
         }
         if let Some(fragment) = packet.fragment() {
             return self.fragment(packet, fragment, now, trace);

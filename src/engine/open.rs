@@ -47,7 +47,7 @@ impl Engine {
             Ok(flow) => self.launch(&flow, packet, now, trace),
             Err(reason) => {
                 self.counters().service(service).refused.add(1);
-                Verdict::Drop(reason)
+                if reason == DropReason::PortsExhausted { self.prohibited(packet, now) } else { Verdict::Drop(reason) }
             }
         }
     }

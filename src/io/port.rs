@@ -104,13 +104,8 @@ impl<'a> Frame<'a> {
     }
 
     /// Bytes of the packet, without the offload header.
-    pub fn len(&self) -> usize {
-        self.0.len().saturating_sub(OFFLOAD_LEN)
-    }
-
-    /// Whether there is no packet behind the header.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
+    pub fn bytes(&self) -> &[u8] {
+        self.0.get(OFFLOAD_LEN..).unwrap_or_default()
     }
 
     /// The packet as it is to leave: of this length, with this header.

@@ -14,7 +14,7 @@ use super::sys::{self, Waker};
 use super::tun_port::TunPort;
 use crate::engine::conntrack::Flow;
 use crate::engine::{DropReason, Engine, Instant, NoTrace, Outgoing, Verdict, WorkerId};
-use crate::wire::OFFLOAD_LEN;
+use crate::wire::{OFFLOAD_LEN, Offload};
 
 /// Packets that may wait for a worker that did not receive them itself.
 const HANDOFF_SLOTS: usize = 1024;
@@ -169,8 +169,8 @@ fn process(mut frame: Frame<'_>, engine: &mut Engine, port: &mut TunPort, mailbo
             (verdict, packet.bytes().len(), *packet.offload())
         }
         Err(malformed) => {
-            let _counted = engine.malformed(malformed, frame.len());
-            return;
+            let bytes = frame.bytes();
+            (engine.malformed(malformed, bytes, now), bytes.len(), Offload::default())
         }
     };
     match verdict {

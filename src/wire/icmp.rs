@@ -146,6 +146,15 @@ pub enum Error {
     TooBig(u16),
     /// No socket there: 3/3, ICMPv6 1/4.
     PortUnreachable,
+    /// Somebody is there who will not: 3/13, ICMPv6 1/1.
+    Prohibited,
+    /// A field makes no sense: 12, ICMPv6 4. Where it lies, bytes from the start of the IP header.
+    ParameterProblem {
+        /// Which kind of nonsense (RFC 4443 3.4).
+        code: u8,
+        /// Offset of the field.
+        pointer: u32,
+    },
 }
 
 impl Error {
@@ -158,6 +167,10 @@ impl Error {
             (Self::TooBig(mtu), Family::V6) => (2, 0, u32::from(mtu)),
             (Self::PortUnreachable, Family::V4) => (3, 3, 0),
             (Self::PortUnreachable, Family::V6) => (1, 4, 0),
+            (Self::Prohibited, Family::V4) => (3, 13, 0),
+            (Self::Prohibited, Family::V6) => (1, 1, 0),
+            (Self::ParameterProblem { code, pointer }, Family::V4) => (12, code, pointer << 24),
+            (Self::ParameterProblem { code, pointer }, Family::V6) => (4, code, pointer),
         }
     }
 }
@@ -171,20 +184,26 @@ pub fn error(about: &Packet<'_>, error: Error, source: Address) -> Option<Vec<u8
     if about_icmp || !about.has_transport() || !sender.is_host() || !destination.is_host() {
         return None;
     }
-    let (kind, code, word) = error.header(about.family());
-    let mut message = vec![kind, code, 0, 0];
-    message.extend(word.to_be_bytes());
-    let room = match about.family() {
-        Family::V4 => 576 - 20 - HEADER,
-        Family::V6 => 1280 - 40 - HEADER,
-    };
-    message.extend(&about.bytes()[..about.bytes().len().min(room)]);
+    let mut message = quoting(error, about.family(), about.bytes());
     if let Some((at, sum)) = about.completed_checksum()
         && let Some(field) = message.get_mut(HEADER + at..HEADER + at + 2)
     {
         field.copy_from_slice(&sum);
     }
     Some(build::icmp(source, sender, message))
+}
+
+/// The message of an error about this packet, its checksum not computed yet.
+pub(super) fn quoting(error: Error, family: Family, about: &[u8]) -> Vec<u8> {
+    let (kind, code, word) = error.header(family);
+    let mut message = vec![kind, code, 0, 0];
+    message.extend(word.to_be_bytes());
+    let room = match family {
+        Family::V4 => 576 - 20 - HEADER,
+        Family::V6 => 1280 - 40 - HEADER,
+    };
+    message.extend(&about[..about.len().min(room)]);
+    message
 }
 
 /// The answer to an [echo request](Kind::EchoRequest): same identifier, sequence and data, from the address that was

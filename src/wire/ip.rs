@@ -65,9 +65,9 @@ pub struct IpHeader {
 }
 
 const V4_MIN: usize = 20;
-const V6_LEN: usize = 40;
+pub(super) const V6_LEN: usize = 40;
 /// RFC 8200 orders at most seven extension headers; one more for a second destination options header.
-const MAX_EXTENSIONS: usize = 8;
+pub(super) const MAX_EXTENSIONS: usize = 8;
 
 impl IpHeader {
     /// Reads the header of a packet that lies wholly in `bytes` (more bytes may follow it).
@@ -189,11 +189,11 @@ fn is_mapped(address: &[u8]) -> bool {
 }
 
 const HOP_BY_HOP: u8 = 0;
-const ROUTING: u8 = 43;
-const FRAGMENT: u8 = 44;
+pub(super) const ROUTING: u8 = 43;
+pub(super) const FRAGMENT: u8 = 44;
 const DESTINATION: u8 = 60;
 
-const fn is_extension(next_header: u8) -> bool {
+pub(super) const fn is_extension(next_header: u8) -> bool {
     matches!(next_header, HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION)
 }
 

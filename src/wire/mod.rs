@@ -11,6 +11,7 @@ mod ip;
 mod offload;
 mod packet;
 mod prefix;
+mod problem;
 pub mod segment;
 mod transport;
 
@@ -19,4 +20,5 @@ pub use ip::{Family, Fragment, IpHeader, Malformed};
 pub use offload::{Checksum, Gso, HEADER_LEN as OFFLOAD_LEN, Offload, UnknownGso};
 pub use packet::{Packet, Translation};
 pub use prefix::Prefix;
+pub use problem::Problem;
 pub use transport::{TcpFlags, TcpSegment};

@@ -8,6 +8,7 @@ mod support;
 mod forwarding;
 mod icmp;
 mod mapping;
+mod refused;
 mod tcp;
 mod workers;
 

@@ -7,7 +7,7 @@ use tungate::engine::conntrack::State;
 use tungate::wire::{Protocol, build};
 
 use crate::CONFIG;
-use crate::support::{World, address, at, segment};
+use crate::support::{Client, World, address, at, segment};
 
 #[test]
 fn r27_a_flow_keeps_its_backend_and_translation_whatever_the_pool_becomes() {
@@ -89,6 +89,47 @@ fn r30_the_class_of_the_source_port_is_kept() {
             assert_eq!(seen.source.port < 1024, port < 1024, "{port} became {}", seen.source.port);
             assert_ne!(seen.source.port, 0);
         }
+    }
+}
+
+fn client_of(world: &mut World, n: u8, v6: bool) -> Client<'_> {
+    if v6 { world.client(n).v6() } else { world.client(n) }
+}
+
+/// Ports below 1024 are soon lent: 1,023 of them towards a backend.
+#[test]
+fn r31_who_finds_every_port_lent_is_told_so() {
+    const ONE_BACKEND: &str = r#"
+        [gateway]
+        source-addresses = ["10.99.0.10", "fd00:99::10"]
+        [[service]]
+        name = "web"
+        listen = ["192.0.2.10:80", "[2001:db8::10]:80"]
+        backends = [{ address = "10.0.0.1:8080" }, { address = "[fd00::1]:8080" }]
+    "#;
+    for (v6, prohibited) in [(false, (3, 13)), (true, (1, 1))] {
+        let mut world = World::new(ONE_BACKEND);
+        let mut established: Vec<_> =
+            (1..1024).map(|port| client_of(&mut world, 1, v6).port(port).opens("web")).collect();
+
+        let late = client_of(&mut world, 2, v6).port(80);
+        let (client, vip) = (late.endpoint(), late.vip("web"));
+        let syn = build::tcp(client, vip, &segment("SYN", 1, 0));
+        let refusal = world.receives(syn.clone()).answered();
+        assert_eq!((refusal.source.address, refusal.destination.address), (vip.address, client.address));
+        assert_eq!(refusal.icmp(), (prohibited.0, prohibited.1, &syn[..]));
+        // Not more often than others are told things (R10).
+        let told = (0..20).filter(|_| !world.receives(syn.clone()).own.is_empty()).count();
+        assert_eq!((told, world.counters()["drop ports-exhausted"], world.counters()["refused"]), (9, 11, 21));
+
+        for connection in &mut established {
+            world.client_sends(connection, 10);
+        }
+        // What one gives back is lent to the next.
+        world.client_says(&established[0], &established[0].client_segment("RST ACK")).forwarded();
+        world.wait(11);
+        world.receives(syn).forwarded();
+        world.check_invariants();
     }
 }
 

@@ -36,7 +36,7 @@ fn a_service_takes_a_seconds_worth_at_once_and_then_its_rate() {
 fn a_limit_touches_no_flow_that_is_known() {
     let mut world = world("new-flows = '1/s'\nnew-flows-per-client = '1/h'", 1);
     let flow = world.connect(client(1), WEB).unwrap();
-    assert_eq!(world.syn(client(20), WEB).unwrap_err(), DropReason::ServiceRate);
+    assert_eq!(world.syn(client(20), WEB).unwrap_err(), Verdict::Drop(DropReason::ServiceRate));
     assert_eq!(world.ack(&flow), Verdict::Forward);
     assert_eq!(world.syn(client(1), WEB).unwrap(), flow, "a SYN again is no new flow");
 }
@@ -153,6 +153,6 @@ fn limits_are_the_same_in_a_replay() {
     let first = run();
     assert_eq!(first, run());
     for reason in [DropReason::ServiceRate, DropReason::ClientRate, DropReason::ServiceFlows] {
-        assert!(first.contains(&Err(reason)), "{reason:?}");
+        assert!(first.contains(&Err(Verdict::Drop(reason))), "{reason:?}");
     }
 }

@@ -166,7 +166,7 @@ fn r39_a_table_of_established_flows_refuses_new_ones_and_counts_them() {
     let mut world = World::new(&config(100), 1);
     let established: Vec<_> = (0..100).map(|n| world.connect(client(n), WEB).unwrap()).collect();
     for n in 100..200 {
-        assert_eq!(world.syn(client(n), WEB).unwrap_err(), DropReason::FlowTableFull);
+        assert_eq!(world.syn(client(n), WEB).unwrap_err(), Verdict::Drop(DropReason::FlowTableFull));
     }
     assert_eq!(world.drops(DropReason::FlowTableFull), 100);
     assert_eq!(world.refused("web"), 100);
@@ -207,8 +207,8 @@ fn r38_r54_port_0_and_impossible_flags_open_no_flow() {
         assert_eq!(verdict, Verdict::Drop(DropReason::BadTcpFlags));
     }
     let nowhere = Endpoint::new(client(1).address, 0);
-    assert_eq!(world.syn(nowhere, WEB).unwrap_err(), DropReason::PortZero);
-    assert_eq!(world.datagram(nowhere, DNS).unwrap_err(), DropReason::PortZero);
-    assert_eq!(world.syn(client(1), Endpoint::new(WEB.address, 0)).unwrap_err(), DropReason::PortZero);
+    assert_eq!(world.syn(nowhere, WEB).unwrap_err(), Verdict::Drop(DropReason::PortZero));
+    assert_eq!(world.datagram(nowhere, DNS).unwrap_err(), Verdict::Drop(DropReason::PortZero));
+    assert_eq!(world.syn(client(1), Endpoint::new(WEB.address, 0)).unwrap_err(), Verdict::Drop(DropReason::PortZero));
     assert!(world.shared.table.is_empty());
 }

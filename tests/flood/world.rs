@@ -97,23 +97,22 @@ impl World {
     }
 
     /// A client's first packet: the flow it opens, or why it opens none.
-    fn open(&mut self, client: Endpoint, vip: Endpoint, packet: Vec<u8>) -> Result<Flow, DropReason> {
+    fn open(&mut self, client: Endpoint, vip: Endpoint, packet: Vec<u8>) -> Result<Flow, Verdict> {
         match self.send(packet) {
             (Verdict::Forward, mut sent) => {
                 let sent = Packet::parse(&mut sent, Offload::default()).unwrap();
                 let (source, backend) = sent.endpoints().unwrap();
                 Ok(Flow { client, vip, source, backend })
             }
-            (Verdict::Drop(reason), _) => Err(reason),
-            (other, _) => panic!("{client} to {vip}: {other:?}"),
+            (refusal, _) => Err(refusal),
         }
     }
 
-    pub(crate) fn syn(&mut self, client: Endpoint, vip: Endpoint) -> Result<Flow, DropReason> {
+    pub(crate) fn syn(&mut self, client: Endpoint, vip: Endpoint) -> Result<Flow, Verdict> {
         self.open(client, vip, build::tcp(client, vip, &segment(TcpFlags::SYN, CLIENT_ISN, 0)))
     }
 
-    pub(crate) fn datagram(&mut self, client: Endpoint, vip: Endpoint) -> Result<Flow, DropReason> {
+    pub(crate) fn datagram(&mut self, client: Endpoint, vip: Endpoint) -> Result<Flow, Verdict> {
         self.open(client, vip, build::udp(client, vip, b"question"))
     }
 
@@ -150,7 +149,7 @@ impl World {
     }
 
     /// A whole handshake at once.
-    pub(crate) fn connect(&mut self, client: Endpoint, vip: Endpoint) -> Result<Flow, DropReason> {
+    pub(crate) fn connect(&mut self, client: Endpoint, vip: Endpoint) -> Result<Flow, Verdict> {
         let flow = self.syn(client, vip)?;
         assert_eq!(self.syn_ack(&flow), Verdict::Forward);
         assert_eq!(self.ack(&flow), Verdict::Forward);

@@ -56,22 +56,20 @@ impl World {
 
     /// A packet arrives, and goes from worker to worker until one decides about it.
     pub(crate) fn receives(&mut self, mut bytes: Vec<u8>) -> Outcome {
-        let len = bytes.len();
         let mut worker = self.queue;
         for _ in 0..=self.engines.len() {
             let engine = &mut self.engines[worker];
-            let mut packet = match Packet::parse(&mut bytes, Offload::default()) {
-                Ok(packet) => packet,
-                Err(malformed) => return Outcome::new(engine.malformed(malformed, len), None, Vec::new()),
+            let (verdict, len) = match Packet::parse(&mut bytes, Offload::default()) {
+                Ok(mut packet) => (engine.handle(&mut packet, self.now, &mut NoTrace), packet.bytes().len()),
+                Err(malformed) => (engine.malformed(malformed, &bytes, self.now), 0),
             };
-            let verdict = engine.handle(&mut packet, self.now, &mut NoTrace);
             if let Verdict::Handoff(owner) = verdict {
                 assert_ne!(usize::from(owner.0), worker, "handed over to itself");
                 assert!(!engine.has_mail());
                 worker = usize::from(owner.0);
                 continue;
             }
-            let sent = (verdict == Verdict::Forward).then(|| packet.bytes().to_vec());
+            let sent = (verdict == Verdict::Forward).then(|| bytes[..len].to_vec());
             let own = engine.outbox().map(|outgoing| outgoing.packet).collect();
             return Outcome::new(verdict, sent, own);
         }

@@ -14,7 +14,7 @@ mod hosts;
 mod sight;
 
 pub(crate) use gateway::World;
-pub(crate) use hosts::{Connection, flags, segment};
+pub(crate) use hosts::{Client, Connection, flags, segment};
 pub(crate) use sight::{Outcome, Sight, altered, with_ttl};
 
 use std::net::SocketAddr;

@@ -2,13 +2,17 @@
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use tungate::wire::{Address, Checksum, Endpoint, Family, Offload, Packet, Translation, icmp, segment};
+use tungate::wire::{Address, Checksum, Endpoint, Family, Offload, Packet, Problem, Translation, icmp, segment};
 
 use crate::generate::{any_offload, noise, spec};
 use crate::oracle;
 
 /// Everything the engine may do with a packet. Returns whether it passed the door.
 pub(crate) fn exercise(bytes: &[u8], offload: Offload) -> bool {
+    if let Some(problem) = Problem::find(bytes) {
+        let mut answer = problem.answer();
+        assert!(answer.len() <= 1280 && Packet::parse(&mut answer, Offload::default()).is_ok());
+    }
     let mut copy = bytes.to_vec();
     let Ok(mut packet) = Packet::parse(&mut copy, offload) else { return false };
     let ends = read(&packet);

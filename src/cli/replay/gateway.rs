@@ -132,7 +132,7 @@ impl<'a> Gateway<'a> {
                 self.lines.back_mut().expect("it was just noted").out.extend(out);
             }
             Err(malformed) => {
-                let verdict = self.engine.malformed(malformed, packet.len());
+                let verdict = self.engine.malformed(malformed, packet, self.now);
                 self.note(verdict, route.0, Some(self.given));
             }
         }
