@@ -188,3 +188,29 @@ proptest! {
         world.check_invariants();
     }
 }
+
+/// A capture whose clock jumps. Half a million years are 10^14 ticks: done one by one, this would run for days.
+#[test]
+fn a_leap_of_any_length_costs_no_more_than_a_turn_of_the_wheel() {
+    use std::time::Duration;
+    let wraps = Duration::from_millis(1 << 32);
+    for leap in [wraps * 3_600, wraps * 3_600 + wraps / 2, Duration::from_micros(u64::MAX - (1 << 41))] {
+        for flows_before in [0, 3] {
+            let mut world = World::new(CONFIG);
+            for n in 1..=flows_before {
+                world.client(n).asks("dns", b"").forwarded();
+                world.client(n).opens("web");
+            }
+            world.wait_for(leap);
+            // Idle times are exact up to 46 days: after whole turns of their clock the flows may look fresh, once.
+            world.wait(7_441);
+            assert_eq!(world.states(), []);
+            world.client(9).asks("dns", b"").forwarded();
+            let next = world.engines[0].poll_timeout().unwrap().since(world.now);
+            assert!(next > Duration::from_secs(60), "{next:?}");
+            world.wait(121);
+            assert_eq!(world.states(), []);
+            world.check_invariants();
+        }
+    }
+}

@@ -287,4 +287,15 @@ backends = [{ name = "b1", address = "10.0.0.1" }]
         let times: Vec<_> = lines.iter().map(|line| line["at"].as_f64().unwrap()).collect();
         assert_eq!(times, [0.0, 2.0, 2.0]);
     }
+    /// Looked at tick by tick, four hundred years would take hours.
+    #[test]
+    fn a_capture_may_have_a_pause_of_any_length() {
+        const YEARS: u64 = 400 * 365 * 86_400;
+        let at = |text: &str| text.parse::<SocketAddr>().unwrap().into();
+        let (query, answer) = (query(), build::udp(at("10.0.0.1:53"), at("10.99.0.10:40000"), b"answer"));
+        let (query, answer) = (Content::Ip(&query), Content::Ip(&answer));
+        let lines = report(&[(5, query), (YEARS, answer), (YEARS, query), (YEARS + 100, answer), (2 * YEARS, answer)]);
+        let told: Vec<_> = lines.iter().map(|line| line["verdict"].as_str().unwrap()).collect();
+        assert_eq!(told, ["forward", "drop", "forward", "forward", "drop"]);
+    }
 }

@@ -37,7 +37,7 @@ impl Expiry {
     /// Notes a new flow, or that a flow's state has changed.
     pub fn arm(&mut self, flow: &Arc<Flow>, now: Instant, timeouts: &Timeouts) {
         let at = self.entry(flow);
-        self.wheel.place(&mut self.entries, at, flow.deadline(now, timeouts));
+        self.wheel.place(&mut self.entries, at, flow.deadline(now, timeouts), now);
         self.queues.place(&mut self.entries, at);
     }
 
@@ -61,7 +61,7 @@ impl Expiry {
                 self.disarm(&flow);
                 expire(flow);
             } else {
-                self.wheel.place(&mut self.entries, at, deadline);
+                self.wheel.place(&mut self.entries, at, deadline, now);
             }
         }
         true

@@ -24,8 +24,11 @@ impl Wheel {
     }
 
     /// Puts an entry where it will be looked at by its deadline; takes it from where it was.
-    pub(super) fn place(&mut self, entries: &mut Entries, at: u32, deadline: Instant) {
+    pub(super) fn place(&mut self, entries: &mut Entries, at: u32, deadline: Instant, now: Instant) {
         self.remove(entries, at);
+        if self.entries == 0 {
+            self.current = self.current.max(tick(now)); // an empty wheel may have stood still for years
+        }
         // One tick later than the deadline's own: at the start of that tick the deadline has not passed.
         let when = (tick(deadline) + 1).clamp(self.current + 1, self.current + SLOTS as u64 - 1);
         let slot = slot(when);
@@ -44,6 +47,8 @@ impl Wheel {
     /// An entry that is to be looked at. It stays in its place until it is put elsewhere or taken out.
     pub(super) fn due(&mut self, now: Instant) -> Option<u32> {
         let now = tick(now);
+        // Nothing lies further ahead than one turn: after a longer pause all of it is due, and one turn finds it.
+        self.current = self.current.max((now + 1).saturating_sub(SLOTS as u64));
         while self.current <= now {
             if let Some(at) = self.slots[usize::from(slot(self.current))].first() {
                 return Some(at);

@@ -59,7 +59,7 @@ impl TokenBucket {
     pub(in crate::engine) fn take(&mut self, now: Instant) -> bool {
         let now = nanos(now);
         let debt = self.pace.take(self.full_at.saturating_sub(now));
-        self.full_at = debt.map_or(self.full_at, |debt| now + debt);
+        self.full_at = debt.map_or(self.full_at, |debt| now.saturating_add(debt));
         debt.is_some()
     }
 }
@@ -72,7 +72,7 @@ impl SharedBucket {
     /// Takes a token, if there is one.
     pub(super) fn take(&self, pace: Pace, now: Instant) -> bool {
         let now = nanos(now);
-        let after = |full_at: u64| pace.take(full_at.saturating_sub(now)).map(|debt| now + debt);
+        let after = |full_at: u64| pace.take(full_at.saturating_sub(now)).map(|debt| now.saturating_add(debt));
         self.0.fetch_update(Relaxed, Relaxed, after).is_ok()
     }
 }
