@@ -124,6 +124,9 @@ impl Engine {
     fn lease(&mut self, target: Endpoint, key: &FlowKey, random: u64) -> Result<Endpoint, DropReason> {
         let policy = Arc::clone(&self.policy);
         let sources = policy.snapshot.sources(target.address.is_v4());
+        if sources.is_empty() {
+            return Err(DropReason::NoSourceAddress);
+        }
         let client_port = key.source.port;
         let first = self.ports.lease(sources, target, key.protocol, client_port, random);
         let lease = first.or_else(|exhausted| {

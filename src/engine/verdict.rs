@@ -127,6 +127,7 @@ drop_reasons! {
     FlowTableFull "flow-table-full" "max-flows is reached, and every flow is in use"
     FlowConflict "flow-conflict" "another flow already uses the addresses and ports this one would need"
     PortsExhausted "ports-exhausted" "every source port towards this backend belongs to a flow in use"
+    NoSourceAddress "no-source-address" "a backend is its own client, and the gateway has no source address to stand between"
     TcpState "tcp-state" "the segment does not fit the state of its connection"
     TcpWindow "tcp-window" "the segment lies outside its connection's window"
     IcmpNoFlow "icmp-no-flow" "an ICMP error quotes no flow of ours"

@@ -6,7 +6,9 @@
 mod support;
 
 mod forwarding;
+mod fragments;
 mod icmp;
+mod identity;
 mod mapping;
 mod refused;
 mod tcp;

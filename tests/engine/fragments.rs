@@ -1,12 +1,9 @@
 //! Fragments through the engine: R72-R83 of the requirements.
-#![allow(clippy::unwrap_used, reason = "a test may fail that way")]
 
-use std::net::SocketAddr;
-use std::time::Duration;
+use tungate::engine::{DropReason, Verdict};
+use tungate::wire::{Address, Endpoint, Offload, Packet, Protocol, build};
 
-use tungate::config;
-use tungate::engine::{DropReason, Engine, Instant, NoTrace, Shared, Verdict, WorkerId};
-use tungate::wire::{Address, Endpoint, Offload, Packet, Protocol, build, checksum};
+use crate::support::{World, altered, at, with_ttl};
 
 const CONFIG: &str = r#"
 [gateway]
@@ -23,7 +20,6 @@ backends = [{ name = "b4", address = "10.0.0.1:53" }, { name = "b6", address = "
 type Ends = (Endpoint, Endpoint, Endpoint, Endpoint);
 
 fn families() -> [Ends; 2] {
-    let at = |text: &str| Endpoint::from(text.parse::<SocketAddr>().unwrap());
     [
         (at("198.51.100.7:4000"), at("192.0.2.10:53"), at("10.99.0.10:4000"), at("10.0.0.1:53")),
         (at("[2001:db8:1::7]:4000"), at("[2001:db8::10]:53"), at("[fd00:99::10]:4000"), at("[fd00::1]:53")),
@@ -56,13 +52,11 @@ fn cut(source: Endpoint, destination: Endpoint, id: u16, lengths: &[usize]) -> V
 fn fragment(source: Address, destination: Address, id: u16, offset: usize, more: bool, bytes: &[u8]) -> Vec<u8> {
     let offset = u16::try_from(offset).unwrap();
     if source.is_v4() {
-        let mut packet = build::ip(source, destination, Protocol::UDP, build::TTL, bytes);
-        packet[4..6].copy_from_slice(&id.to_be_bytes());
-        packet[6..8].copy_from_slice(&((offset / 8) | (u16::from(more) << 13)).to_be_bytes());
-        packet[10..12].fill(0);
-        let sum = !checksum::sum(&packet[..20]);
-        packet[10..12].copy_from_slice(&sum.to_be_bytes());
-        return packet;
+        let packet = build::ip(source, destination, Protocol::UDP, build::TTL, bytes);
+        return altered(packet, |bytes| {
+            bytes[4..6].copy_from_slice(&id.to_be_bytes());
+            bytes[6..8].copy_from_slice(&((offset / 8) | (u16::from(more) << 13)).to_be_bytes());
+        });
     }
     let mut header = vec![Protocol::UDP.0, 0];
     header.extend((offset | u16::from(more)).to_be_bytes());
@@ -71,43 +65,19 @@ fn fragment(source: Address, destination: Address, id: u16, offset: usize, more:
     build::ip(source, destination, Protocol(44), build::TTL, &header)
 }
 
-struct World {
-    shared: std::sync::Arc<Shared>,
-    engine: Engine,
-    now: Instant,
-}
-
 impl World {
-    fn new() -> Self {
-        let shared = Shared::new(config::load(CONFIG, "test.toml", 0, "gw").unwrap(), 1, 7);
-        let now = Instant::from_micros(1_000_000_000);
-        Self { engine: Engine::new(&shared, WorkerId(0), now), shared, now }
-    }
-
-    /// Sends one packet; the verdict, and all that leaves because of it.
+    /// A packet arrives; the verdict, and all that leaves because of it.
     fn send(&mut self, packet: &[u8]) -> (Verdict, Vec<Vec<u8>>) {
-        let mut bytes = packet.to_vec();
-        let mut packet = Packet::parse(&mut bytes, Offload::default()).unwrap();
-        let verdict = self.engine.handle(&mut packet, self.now, &mut NoTrace);
-        let mut out = Vec::new();
-        if verdict == Verdict::Forward {
-            out.push(packet.bytes().to_vec());
-        }
-        out.extend(self.engine.outbox().map(|outgoing| outgoing.packet));
-        (verdict, out)
+        let outcome = self.receives(packet.to_vec());
+        (outcome.verdict, outcome.sent.into_iter().chain(outcome.own).collect())
     }
 
     fn send_all(&mut self, packets: &[Vec<u8>]) -> Vec<Vec<u8>> {
         packets.iter().flat_map(|packet| self.send(packet).1).collect()
     }
 
-    fn dropped(&self, reason: DropReason) -> u64 {
+    fn drops(&self, reason: DropReason) -> u64 {
         self.shared.counters.sum(|worker| worker.drops(reason))
-    }
-
-    fn sleep(&mut self, seconds: u64) {
-        self.now = self.now + Duration::from_secs(seconds);
-        while self.engine.handle_timeout(self.now) {}
     }
 }
 
@@ -144,7 +114,7 @@ fn r72_fragments_in_any_order_reach_the_same_real_within_their_boundaries() {
     let lengths = [64, 128, 40];
     for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
         for (client, vip, source, backend) in families() {
-            let mut world = World::new();
+            let mut world = World::new(CONFIG);
             let fragments = cut(client, vip, 77, &lengths);
             let sent: Vec<_> = order.iter().map(|n| fragments[*n].clone()).collect();
             let out = world.send_all(&sent);
@@ -166,14 +136,14 @@ fn r72_fragments_in_any_order_reach_the_same_real_within_their_boundaries() {
 #[test]
 fn r73_what_comes_before_the_first_is_held_and_bounded() {
     let (client, vip, ..) = families()[0];
-    let mut world = World::new();
+    let mut world = World::new(CONFIG);
     for id in 0..5000 {
         let later = &cut(client, vip, id, &[64, 1400])[1];
         let (verdict, out) = world.send(later);
         assert_eq!((verdict, out.len()), (Verdict::Consume, 0));
     }
     // 1,024 datagrams a worker: the oldest were given up, each counted.
-    assert_eq!(world.dropped(DropReason::FragmentTimeout), 5000 - 1024);
+    assert_eq!(world.drops(DropReason::FragmentTimeout), 5000 - 1024);
     let counters = world.shared.counters.workers().next().unwrap();
     assert_eq!(counters.consumed.get(), 1024);
     // The newest can still be finished.
@@ -183,19 +153,11 @@ fn r73_what_comes_before_the_first_is_held_and_bounded() {
 #[test]
 fn a_held_fragment_whose_own_ttl_is_over_counts_as_dropped() {
     for (client, vip, ..) in families() {
-        let mut world = World::new();
-        let [first, mut later] = <[_; 2]>::try_from(cut(client, vip, 5, &[64, 8])).unwrap();
-        if client.address.is_v4() {
-            later[8] = 1;
-            later[10..12].fill(0);
-            let sum = !checksum::sum(&later[..20]);
-            later[10..12].copy_from_slice(&sum.to_be_bytes());
-        } else {
-            later[7] = 1;
-        }
-        assert_eq!(world.send(&later).0, Verdict::Consume);
+        let mut world = World::new(CONFIG);
+        let [first, later] = <[_; 2]>::try_from(cut(client, vip, 5, &[64, 8])).unwrap();
+        assert_eq!(world.send(&with_ttl(later, 1)).0, Verdict::Consume);
         assert_eq!(world.send(&first).1.len(), 1);
-        assert_eq!(world.dropped(DropReason::TtlExceeded), 1);
+        assert_eq!(world.drops(DropReason::TtlExceeded), 1);
         assert_eq!(world.shared.counters.sum(|worker| &worker.consumed), 0);
     }
 }
@@ -203,7 +165,7 @@ fn a_held_fragment_whose_own_ttl_is_over_counts_as_dropped() {
 #[test]
 fn r74_a_flood_of_fragments_harms_no_unfragmented_flow() {
     let (client, vip, source, backend) = families()[0];
-    let mut world = World::new();
+    let mut world = World::new(CONFIG);
     assert_eq!(world.send(&build::udp(client, vip, b"hello")).0, Verdict::Forward);
     for id in 0..3000 {
         let stranger = Endpoint::new(Address::v4([203, 0, 113, u8::try_from(id % 200).unwrap()]), 1000);
@@ -216,16 +178,16 @@ fn r74_a_flood_of_fragments_harms_no_unfragmented_flow() {
 #[test]
 fn r75_a_datagram_that_stays_incomplete_leaves_nothing_behind() {
     for (client, vip, ..) in families() {
-        let mut world = World::new();
+        let mut world = World::new(CONFIG);
         let fragments = cut(client, vip, 5, &[64, 64, 8]);
         let (verdict, out) = world.send(&fragments[1]);
         assert_eq!((verdict, out.len()), (Verdict::Consume, 0));
-        world.sleep(61);
-        assert_eq!(world.dropped(DropReason::FragmentTimeout), 1);
+        world.wait(61);
+        assert_eq!(world.drops(DropReason::FragmentTimeout), 1);
         // Its first comes too late for it, and is a first on its own: only that fragment leaves.
         assert_eq!(world.send(&fragments[0]).1.len(), 1);
-        assert!(world.engine.poll_timeout().is_some());
-        world.sleep(61);
+        assert!(world.engines[0].poll_timeout().is_some());
+        world.wait(61);
         assert_eq!(world.send(&fragments[2]).0, Verdict::Consume, "the way of the old datagram is forgotten");
     }
 }
@@ -233,12 +195,12 @@ fn r75_a_datagram_that_stays_incomplete_leaves_nothing_behind() {
 #[test]
 fn r76_r77_overlapping_fragments_kill_their_datagram() {
     for (client, vip, ..) in families() {
-        let mut world = World::new();
+        let mut world = World::new(CONFIG);
         let fragments = cut(client, vip, 5, &[64, 64, 8]);
         let evil = fragment(client.address, vip.address, 5, 72, true, &[0xee; 64]);
         assert_eq!(world.send(&fragments[1]).0, Verdict::Consume);
         assert_eq!(world.send(&evil).0, Verdict::Drop(DropReason::FragmentOverlap));
-        assert_eq!(world.dropped(DropReason::FragmentOverlap), 2, "the one that was held, too");
+        assert_eq!(world.drops(DropReason::FragmentOverlap), 2, "the one that was held, too");
         for rest in [0, 2, 1] {
             let (verdict, out) = world.send(&fragments[rest]);
             assert!(out.is_empty(), "{verdict:?}");
@@ -251,7 +213,7 @@ fn r76_r77_overlapping_fragments_kill_their_datagram() {
 #[test]
 fn r76_overlap_behind_the_end_is_an_overlap_too() {
     let (client, vip, ..) = families()[1];
-    let mut world = World::new();
+    let mut world = World::new(CONFIG);
     let fragments = cut(client, vip, 5, &[64, 8]);
     assert_eq!(world.send(&fragments[1]).0, Verdict::Consume);
     let beyond = fragment(client.address, vip.address, 5, 72, true, &[0; 8]);
@@ -261,7 +223,7 @@ fn r76_overlap_behind_the_end_is_an_overlap_too() {
 #[test]
 fn r77_exact_duplicates_are_ignored() {
     for (client, vip, source, backend) in families() {
-        let mut world = World::new();
+        let mut world = World::new(CONFIG);
         let fragments = cut(client, vip, 5, &[64, 64, 8]);
         let sent = [1, 1, 0, 0, 1, 2].map(|n| fragments[n].clone());
         assert_same_datagram(&world.send_all(&sent), source, backend, 136);
@@ -271,24 +233,21 @@ fn r77_exact_duplicates_are_ignored() {
 #[test]
 fn r80_tiny_fragments_decide_nothing() {
     let (client, vip, ..) = families()[0];
-    let mut world = World::new();
+    let mut world = World::new(CONFIG);
     // The first fragment does not even hold the UDP header: refused at the door.
     let mut tiny = fragment(client.address, vip.address, 5, 0, true, &[0; 8]);
     tiny.truncate(tiny.len() - 1);
     assert!(Packet::parse(&mut tiny, Offload::default()).is_err());
     // RFC 3128: a TCP fragment at offset 8 could overwrite the flags.
-    let mut flags = fragment(client.address, vip.address, 5, 8, true, &[0; 16]);
-    flags[9] = Protocol::TCP.0;
-    flags[10..12].fill(0);
-    let sum = !checksum::sum(&flags[..20]);
-    flags[10..12].copy_from_slice(&sum.to_be_bytes());
+    let flags = fragment(client.address, vip.address, 5, 8, true, &[0; 16]);
+    let flags = altered(flags, |bytes| bytes[9] = Protocol::TCP.0);
     assert_eq!(world.send(&flags).0, Verdict::Drop(DropReason::BadFragment));
 }
 
 #[test]
 fn r81_an_atomic_fragment_is_no_fragment() {
     let (client, vip, _, backend) = families()[1];
-    let mut world = World::new();
+    let mut world = World::new(CONFIG);
     // A real fragment of the same id is waiting; the atomic one neither completes nor disturbs it.
     assert_eq!(world.send(&cut(client, vip, 5, &[64, 8])[1]).0, Verdict::Consume);
     let whole = build::udp(client, vip, b"atomic");
@@ -303,7 +262,7 @@ fn r81_an_atomic_fragment_is_no_fragment() {
 #[test]
 fn r83_equal_ids_of_two_clients_leave_as_different_ones() {
     for (client, vip, source, backend) in families() {
-        let mut world = World::new();
+        let mut world = World::new(CONFIG);
         let other = Endpoint::new(client.address, 5000);
         let mut ids = Vec::new();
         for (n, from) in [client, other].into_iter().enumerate() {
@@ -332,7 +291,7 @@ fn neighbour(of: Endpoint) -> Endpoint {
 #[test]
 fn later_fragments_of_a_refused_first_are_refused() {
     let (client, vip, ..) = families()[0];
-    let mut world = World::new();
+    let mut world = World::new(CONFIG);
     let elsewhere = Endpoint::new(vip.address, 54);
     let fragments = cut(client, elsewhere, 5, &[64, 64, 8]);
     assert_eq!(world.send(&fragments[2]).0, Verdict::Consume);
