@@ -122,6 +122,7 @@ fn backends(shared: &Shared, snapshot: &Snapshot, service: Option<&str>) -> Resp
                 None => backend.address.to_string(),
             },
             weight: backend.weight,
+            backup: backend.backup,
             config: Presence::Present,
             admin: Administration::Enabled,
             admin_reason: None,

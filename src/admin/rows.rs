@@ -80,6 +80,9 @@ pub struct BackendRow {
     pub address: String,
     /// Share of new flows.
     pub weight: u16,
+    /// Whether it is only used when no other can be.
+    #[serde(default)]
+    pub backup: bool,
     /// Whether the configuration has it.
     pub config: Presence,
     /// What the operator says.

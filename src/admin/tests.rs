@@ -26,7 +26,7 @@ name = "dns"
 listen = "192.0.2.10:53"
 protocol = "udp"
 source-nat = false
-backends = [{ name = "b1", address = "10.0.0.1", weight = 0 }, { name = "d1", address = "10.0.0.3:5353" }]
+backends = [{ name = "b1", address = "10.0.0.1", weight = 0, backup = true }, { name = "d1", address = "10.0.0.3:5353" }]
 "#;
 
 struct World {
@@ -125,6 +125,7 @@ fn backends_are_shown_for_all_services_or_one() {
             ("dns", "d1", "10.0.0.3:5353", 1)
         ]
     );
+    assert!(all.iter().all(|b| b.backup == (b.service == "dns" && b.name == "b1")));
     let one = Request::ShowBackends { service: Some("dns".to_owned()) };
     let [Response::Backends(rows)] = &world.ask(one)[..] else { panic!() };
     assert_eq!(rows.len(), 2);

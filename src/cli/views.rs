@@ -31,6 +31,7 @@ pub(super) static BACKENDS: View<BackendRow> = View {
         Column { title: "NAME", cell: |b| b.name.clone() },
         Column { title: "ADDRESS", cell: |b| b.address.clone() },
         Column { title: ">WEIGHT", cell: |b| b.weight.to_string() },
+        Column { title: "BACKUP", cell: |b| if b.backup { "yes" } else { "no" }.to_owned() },
         Column { title: "+CONFIG", cell: |b| word(b.config) },
         Column { title: "ADMIN", cell: |b| word(b.admin) },
         Column { title: "+ADMIN REASON", cell: |b| b.admin_reason.clone().unwrap_or_default() },
