@@ -41,7 +41,8 @@ impl TrackerCell {
 
     #[inline]
     pub(in crate::engine::conntrack) fn store(&self, tracker: &Tracker) {
-        let [(client, a), (backend, b)] = tracker.sides.map(|side| side.pack());
+        let (client, a) = tracker.sides[0].pack();
+        let (backend, b) = tracker.sides[1].pack();
         let simultaneous = if tracker.simultaneous { SIMULTANEOUS } else { 0 };
         let (memory, passed) = match tracker.passed {
             Passed::Nothing => ([0; 3], 0),
@@ -52,10 +53,16 @@ impl TrackerCell {
             Passed::Ack(ack) => ([ack, 0, 0], PASSED_ACK),
         };
         let small = a | b << SIDE_BITS | simultaneous | passed;
-        let words =
-            client.into_iter().chain(backend).chain([small, tracker.isns[0]]).chain(memory).chain([tracker.isns[1]]);
-        for (cell, word) in self.0.iter().zip(words) {
-            cell.store(word, Relaxed);
+        let store = |at: usize, word: u32| self.0[at].store(word, Relaxed);
+        for n in 0..4 {
+            store(n, client[n]);
+            store(4 + n, backend[n]);
         }
+        store(8, small);
+        store(9, tracker.isns[0]);
+        for (n, word) in memory.into_iter().enumerate() {
+            store(10 + n, word);
+        }
+        store(13, tracker.isns[1]);
     }
 }
