@@ -339,19 +339,16 @@ fn track(flow: &Flow, state: State, direction: Direction, packet: &Packet<'_>) -
     if control && !packet.transport_checksum_ok() {
         return Track::Refuse(DropReason::BadTransportChecksum);
     }
-    let mut tracker = flow.tracker();
-    let verdict = match tracker.step(state, direction, &segment) {
+    match flow.step(state, direction, &segment) {
         // R33: a RST that ends nothing does not prolong anything either.
         Outcome::Accept(after) if after == state && segment.flags.has(TcpFlags::RST) => Track::Keep,
         Outcome::Accept(after) => Track::Refresh(after),
         Outcome::Pass => Track::Keep,
-        Outcome::Reopen => return Track::Reopen,
-        Outcome::BadState if !segment.flags.valid() => return Track::Refuse(DropReason::BadTcpFlags),
-        Outcome::BadState => return Track::Refuse(DropReason::TcpState),
-        Outcome::BadWindow => return Track::Refuse(DropReason::TcpWindow),
-    };
-    flow.set_tracker(&tracker);
-    verdict
+        Outcome::Reopen => Track::Reopen,
+        Outcome::BadState if !segment.flags.valid() => Track::Refuse(DropReason::BadTcpFlags),
+        Outcome::BadState => Track::Refuse(DropReason::TcpState),
+        Outcome::BadWindow => Track::Refuse(DropReason::TcpWindow),
+    }
 }
 
 /// UDP has no handshake: a client that goes on after an answer is taken to have got it.

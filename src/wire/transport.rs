@@ -26,6 +26,12 @@ impl TcpFlags {
         self.0 & other.0 == other.0
     }
 
+    /// Neither opens, closes nor resets: ACK, and perhaps PSH, URG or ECN's bits.
+    #[inline]
+    pub const fn is_plain_ack(self) -> bool {
+        self.0 & (Self::FIN.0 | Self::SYN.0 | Self::RST.0 | Self::ACK.0) == Self::ACK.0
+    }
+
     /// A combination that some state of TCP sends (RFC 9293; nf_conntrack's list). PSH, URG, ECE and CWR never make a
     /// segment invalid (R54, RFC 3360).
     pub const fn valid(self) -> bool {

@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicU8, AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
 use super::sync::AtomicBool;
-use super::tcp::{Tracker, TrackerCell};
+use super::tcp::{Outcome, Tracker, TrackerCell};
 use crate::config::{BackendId, ServiceId, Timeouts};
 use crate::engine::counters::Traffic;
 use crate::engine::nat::Rewrite;
 use crate::engine::{Instant, WorkerId};
-use crate::wire::{Endpoint, Protocol};
+use crate::wire::{Endpoint, Protocol, TcpSegment};
 
 /// Identifies the packets of one flow in one direction. ICMP queries have their identifier where the port is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -243,7 +243,7 @@ impl Flow {
             entry: AtomicU32::new(NOT_NOTED),
             tracker: TrackerCell::default(),
         };
-        copy.set_tracker(&self.tracker());
+        copy.tracker.store(&self.tracker.load());
         copy
     }
 
@@ -285,10 +285,10 @@ impl Flow {
         self.state.store(state as u8, Relaxed);
     }
 
-    /// The TCP tracker's memory, a copy.
+    /// Has the TCP tracker judge a segment, and learn from it.
     #[inline]
-    pub(in crate::engine) fn tracker(&self) -> Tracker {
-        self.tracker.load()
+    pub(in crate::engine) fn step(&self, state: State, direction: Direction, segment: &TcpSegment<'_>) -> Outcome {
+        self.tracker.step(state, direction, segment)
     }
 
     #[inline]

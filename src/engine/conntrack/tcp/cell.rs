@@ -2,12 +2,22 @@
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-use super::super::window::{Offer, Side};
-use super::{Passed, Tracker};
+use super::super::flow::{Direction, State};
+use super::super::window::{Fit, Offer, Side};
+use super::{Outcome, Passed, Tracker};
+use crate::wire::TcpSegment;
 
 /// A [`Tracker`] that can be shared: two sides of four words, what was let pass, and all small things in one.
 #[derive(Debug, Default)]
 pub(in crate::engine::conntrack) struct TrackerCell([AtomicU32; 14]);
+
+/// Words of a side, the client's first.
+const SIDE: usize = 4;
+/// Where the other words stand.
+const SMALL: usize = 8;
+const FIRST_ISN: usize = 9;
+const SECOND_ISN: usize = 10;
+const MEMORY: usize = 11;
 
 /// Bits of a side in the word of small things, the client's first.
 const SIDE_BITS: u32 = 8;
@@ -18,22 +28,55 @@ const CHALLENGE: u32 = 1 << 19;
 const OFFER_SHIFT: u32 = 24;
 
 impl TrackerCell {
+    /// [`Tracker::step`] on what is in here. Most segments are bare ACKs, with or without data, of an open connection:
+    /// to these nothing but the windows matters, and nothing else is read or written.
+    #[inline]
+    pub(in crate::engine::conntrack) fn step(
+        &self,
+        state: State,
+        direction: Direction,
+        segment: &TcpSegment<'_>,
+    ) -> Outcome {
+        if state == State::Established && segment.flags.is_plain_ack() {
+            return self.slide(direction, segment);
+        }
+        let mut tracker = self.load();
+        let outcome = tracker.step(state, direction, segment);
+        if matches!(outcome, Outcome::Accept(_) | Outcome::Pass) {
+            self.store(&tracker);
+        }
+        outcome
+    }
+
+    #[inline]
+    fn slide(&self, direction: Direction, segment: &TcpSegment<'_>) -> Outcome {
+        let (mut sender, mut receiver) = (self.side(direction), self.side(direction.other()));
+        match Side::admit(&mut sender, &mut receiver, State::Established, direction, segment) {
+            Fit::Inside => {
+                self.set_side(direction, &sender);
+                self.set_side(direction.other(), &receiver);
+                Outcome::Accept(State::Established)
+            }
+            Fit::Old => Outcome::Pass,
+            Fit::Outside => Outcome::BadWindow,
+        }
+    }
+
     #[inline]
     pub(in crate::engine::conntrack) fn load(&self) -> Tracker {
-        let word = |n: usize| self.0[n].load(Relaxed);
-        let small = word(8);
-        let side = |at: usize, small: u32| Side::unpack([word(at), word(at + 1), word(at + 2), word(at + 3)], small);
+        let small = self.get(SMALL);
         let passed = if small & PASSED_SYN != 0 {
-            let offer = Offer::unpack([word(10), word(11), word(12)], small >> OFFER_SHIFT);
+            let offer =
+                Offer::unpack([self.get(MEMORY), self.get(MEMORY + 1), self.get(MEMORY + 2)], small >> OFFER_SHIFT);
             Passed::Syn { offer, challenge: small & CHALLENGE != 0 }
         } else if small & PASSED_ACK != 0 {
-            Passed::Ack(word(10))
+            Passed::Ack(self.get(MEMORY))
         } else {
             Passed::Nothing
         };
         Tracker {
-            sides: [side(0, small), side(4, small >> SIDE_BITS)],
-            isns: [word(9), word(13)],
+            sides: [self.side(Direction::Original), self.side(Direction::Reply)],
+            isns: [self.get(FIRST_ISN), self.get(SECOND_ISN)],
             passed,
             simultaneous: small & SIMULTANEOUS != 0,
         }
@@ -41,8 +84,6 @@ impl TrackerCell {
 
     #[inline]
     pub(in crate::engine::conntrack) fn store(&self, tracker: &Tracker) {
-        let (client, a) = tracker.sides[0].pack();
-        let (backend, b) = tracker.sides[1].pack();
         let simultaneous = if tracker.simultaneous { SIMULTANEOUS } else { 0 };
         let (memory, passed) = match tracker.passed {
             Passed::Nothing => ([0; 3], 0),
@@ -52,17 +93,48 @@ impl TrackerCell {
             }
             Passed::Ack(ack) => ([ack, 0, 0], PASSED_ACK),
         };
-        let small = a | b << SIDE_BITS | simultaneous | passed;
-        let store = |at: usize, word: u32| self.0[at].store(word, Relaxed);
-        for n in 0..4 {
-            store(n, client[n]);
-            store(4 + n, backend[n]);
+        self.set(SMALL, simultaneous | passed);
+        for (at, word) in (MEMORY..).zip(memory) {
+            self.set(at, word);
         }
-        store(8, small);
-        store(9, tracker.isns[0]);
-        for (n, word) in memory.into_iter().enumerate() {
-            store(10 + n, word);
+        self.set(FIRST_ISN, tracker.isns[0]);
+        self.set(SECOND_ISN, tracker.isns[1]);
+        self.set_side(Direction::Original, &tracker.sides[0]);
+        self.set_side(Direction::Reply, &tracker.sides[1]);
+    }
+
+    #[inline]
+    fn side(&self, of: Direction) -> Side {
+        let at = of as usize * SIDE;
+        let words = [self.get(at), self.get(at + 1), self.get(at + 2), self.get(at + 3)];
+        Side::unpack(words, self.get(SMALL) >> small_shift(of))
+    }
+
+    #[inline]
+    fn set_side(&self, of: Direction, side: &Side) {
+        let (words, small) = side.pack();
+        for (at, word) in (of as usize * SIDE..).zip(words) {
+            self.set(at, word);
         }
-        store(13, tracker.isns[1]);
+        let others = self.get(SMALL) & !(0xff << small_shift(of));
+        self.set(SMALL, others | small << small_shift(of));
+    }
+
+    #[inline]
+    fn get(&self, at: usize) -> u32 {
+        self.0[at].load(Relaxed)
+    }
+
+    #[inline]
+    fn set(&self, at: usize, word: u32) {
+        self.0[at].store(word, Relaxed);
+    }
+}
+
+/// Where the bits of a side stand in the word of small things.
+const fn small_shift(of: Direction) -> u32 {
+    match of {
+        Direction::Original => 0,
+        Direction::Reply => SIDE_BITS,
     }
 }

@@ -28,6 +28,18 @@ fn data(seq: u32, ack: u32, len: u32) -> TcpSegment<'static> {
     TcpSegment { payload_len: len, ..segment(ACK, seq, ack) }
 }
 
+/// Has a tracker judge a segment; and the cell, with its shortcut for ACKs, must come to the same.
+fn step(tracker: &mut Tracker, state: State, side: Direction, segment: &TcpSegment<'_>) -> Outcome {
+    let cell = TrackerCell::default();
+    cell.store(tracker);
+    let outcome = tracker.step(state, side, segment);
+    assert_eq!(cell.step(state, side, segment), outcome);
+    if matches!(outcome, Outcome::Accept(_) | Outcome::Pass) {
+        assert_eq!(cell.load(), *tracker);
+    }
+    outcome
+}
+
 /// What each side of a polite conversation would say next.
 #[derive(Clone, Copy, Debug)]
 struct Connection {
@@ -70,7 +82,7 @@ impl Connection {
     }
 
     fn sees(&mut self, side: Direction, segment: TcpSegment<'_>) -> Outcome {
-        let outcome = self.tracker.step(self.state, side, &segment);
+        let outcome = step(&mut self.tracker, self.state, side, &segment);
         if let Outcome::Accept(state) = outcome {
             self.state = state;
         }

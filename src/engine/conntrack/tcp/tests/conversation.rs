@@ -161,7 +161,7 @@ impl World {
             return Ok(());
         }
         let mut tracker = self.tracker;
-        let outcome = tracker.step(self.state, wire.from, &segment);
+        let outcome = step(&mut tracker, self.state, wire.from, &segment);
         let Wire { from, seq, ack, window, flags, len, .. } = &wire;
         self.log.push(format!("{from:?} {flags} seq {seq} ack {ack} len {len} window {window}: {outcome:?}"));
         match outcome {
@@ -198,7 +198,7 @@ impl World {
         }
         let seq = self.hosts[from as usize].next_seq().wrapping_add(off);
         let wire = Wire { from, seq, ack, window: 9_999, flags, options: Vec::new(), len: 0 };
-        match self.tracker.step(self.state, from, &wire.segment()) {
+        match step(&mut self.tracker, self.state, from, &wire.segment()) {
             Outcome::Pass => self.hops[2 + from as usize].push_back(wire),
             Outcome::BadState | Outcome::BadWindow => {}
             outcome @ (Outcome::Accept(_) | Outcome::Reopen) => {
