@@ -14,6 +14,7 @@ use crate::config;
 use crate::engine::{Engine, NoTrace, Shared, Verdict, WorkerId, steering};
 use crate::io::port::Batch;
 use crate::io::sys;
+use crate::io::words::with_remedy;
 use crate::wire::build::{self, Tcp};
 use crate::wire::{Address, Endpoint, OFFLOAD_LEN, Offload, Packet, TcpFlags};
 
@@ -74,7 +75,7 @@ impl EngineBench {
         let snapshot = config::load(&text, "bench.toml", 0, "bench").expect("the bench's configuration is valid");
         let shared = Shared::new(snapshot, self.workers, 1);
         let start = Arc::new(Barrier::new(usize::from(self.workers)));
-        let failed = |error: io::Error| Failure::no(format!("cannot start a worker: {error}"));
+        let failed = |error: io::Error| Failure::no(format!("cannot start a worker: {}", with_remedy(&error)));
         let mut threads = Vec::new();
         for id in (0..self.workers).map(WorkerId) {
             let (shared, start) = (Arc::clone(&shared), Arc::clone(&start));

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use crate::config::Report;
 use crate::io::log::colour_on;
 use crate::io::serve::AskError;
-use crate::io::sys;
+use crate::io::words::in_words;
 
 /// The exit codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +61,7 @@ impl Failure {
 
     /// The failure to do something with a file.
     pub(super) fn file(path: &Path, error: &io::Error) -> Self {
-        let message = format!("{}: {}", path.display(), sys::in_words(error));
+        let message = format!("{}: {}", path.display(), in_words(error));
         if error.kind() == ErrorKind::PermissionDenied {
             return Self::new(Exit::Refused, message).help("run as a user who may, or as root");
         }
@@ -103,7 +103,7 @@ impl From<io::Error> for Failure {
         if error.kind() == ErrorKind::BrokenPipe {
             return Self::BrokenPipe;
         }
-        Self::no(format!("cannot write the output: {}", sys::in_words(&error)))
+        Self::no(format!("cannot write the output: {}", in_words(&error)))
     }
 }
 

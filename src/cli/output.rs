@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::exit::Failure;
 use crate::io::sys;
+use crate::io::words::with_remedy;
 
 /// How a listing is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -50,7 +51,8 @@ impl Listing {
             }
             once(out)?;
             out.flush()?;
-            sys::wait(&[], Some(interval)).map_err(|error| Failure::no(format!("cannot wait: {error}")))?;
+            sys::wait(&[], Some(interval))
+                .map_err(|error| Failure::no(format!("cannot wait: {}", with_remedy(&error))))?;
         }
     }
 }

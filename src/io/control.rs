@@ -13,6 +13,7 @@ use super::daemon::Daemon;
 use super::routes::Routes;
 use super::serve::Server;
 use super::sys;
+use super::words::with_remedy;
 use crate::admin::{Request, Responses};
 use crate::engine::Instant;
 
@@ -128,10 +129,10 @@ impl fmt::Display for ServeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Worker(error) if error.raw_os_error() == Some(libc::EBADFD) => {
-                write!(f, "the TUN was taken away while serving ({error}): somebody has removed it; start again")
+                f.write_str("the TUN was taken away while serving: somebody has removed it; start again")
             }
-            Self::Worker(error) => write!(f, "a packet worker ended: {error}"),
-            Self::System(error) => write!(f, "the control thread cannot go on: {error}"),
+            Self::Worker(error) => write!(f, "a packet worker ended: {}", with_remedy(error)),
+            Self::System(error) => write!(f, "the control thread cannot go on: {}", with_remedy(error)),
         }
     }
 }

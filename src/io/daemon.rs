@@ -12,6 +12,7 @@ use super::routes::Routes;
 use super::sys;
 use super::tun::{Offloads, Tun, TunConfig, TunError};
 use super::tun_port::TunPort;
+use super::words::{in_words, with_remedy};
 use super::worker::{Mailbox, Worker};
 use crate::config::{Snapshot, Workers};
 use crate::engine::conntrack::Flow;
@@ -107,7 +108,7 @@ impl Drop for Daemon {
         }
         for worker in self.workers.drain(..) {
             if let Ok(Err(error)) = worker.join() {
-                log::warn!("a packet worker ended: {error}");
+                log::warn!("a packet worker ended: {}", in_words(&error));
             }
         }
     }
@@ -161,7 +162,7 @@ impl fmt::Display for StartError {
             Self::Tun(error) => error.fmt(f),
             Self::Route(error) => error.fmt(f),
             Self::Announce(error) => error.fmt(f),
-            Self::System(error) => write!(f, "the system refuses what a daemon needs: {error}"),
+            Self::System(error) => write!(f, "the system refuses what a daemon needs: {}", with_remedy(error)),
         }
     }
 }

@@ -15,4 +15,5 @@ pub mod serve;
 pub mod sys;
 pub mod tun;
 pub mod tun_port;
+pub mod words;
 pub mod worker;

@@ -15,6 +15,7 @@ use std::thread::{self, JoinHandle};
 
 use super::netlink::{LinkChange, Netlink, NetlinkError};
 use super::sys;
+use super::words::{in_words, with_remedy};
 
 /// A network namespace of our own: nothing in it but a loopback, which is up, and no way out.
 #[derive(Debug)]
@@ -138,8 +139,10 @@ impl NamespaceError {
 impl fmt::Display for NamespaceError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Forbidden(error, remedy) => write!(f, "no network namespace of our own: {error}; {remedy}"),
-            Self::Unavailable(error) => write!(f, "no network namespace of our own: {error}"),
+            Self::Forbidden(error, remedy) => {
+                write!(f, "no network namespace of our own: {}; {remedy}", in_words(error))
+            }
+            Self::Unavailable(error) => write!(f, "no network namespace of our own: {}", with_remedy(error)),
             Self::Setup(error) => write!(f, "a new network namespace cannot be set up: {error}"),
         }
     }

@@ -34,6 +34,7 @@ use std::os::unix::fs::OpenOptionsExt;
 
 use super::netlink::{Ipv4Setting, LinkChange, Netlink, NetlinkError};
 use super::sys;
+use super::words::{in_words, with_remedy};
 
 /// Slots of each queue's ring. A full ring drops; each slot may hold 64 KiB of kernel memory.
 const RING_SLOTS: u32 = 4096;
@@ -211,8 +212,9 @@ impl fmt::Display for TunError {
             ),
             Self::DeviceForbidden(error) => write!(
                 f,
-                "cannot open /dev/net/tun: {error}; run as root, or let everybody open it, as most systems do \
-                 (`chmod 666 /dev/net/tun`: to create a TUN takes CAP_NET_ADMIN all the same)"
+                "cannot open /dev/net/tun: {}; run as root, or let everybody open it, as most systems do \
+                 (`chmod 666 /dev/net/tun`: to create a TUN takes CAP_NET_ADMIN all the same)",
+                in_words(error)
             ),
             Self::NotPermitted => f.write_str(
                 "not allowed to create a TUN: run as root or with CAP_NET_ADMIN (a container: `--cap-add NET_ADMIN`)",
@@ -226,7 +228,7 @@ impl fmt::Display for TunError {
                 f,
                 "`{name}` cannot name an interface: 1 to 15 bytes, no space, no `/`, `:` or `%`, and neither `.` nor `..`"
             ),
-            Self::Refused(error) => write!(f, "the kernel refuses to create a TUN: {error}"),
+            Self::Refused(error) => write!(f, "the kernel refuses to create a TUN: {}", with_remedy(error)),
             Self::Configuration(error) => write!(f, "the TUN cannot be set up: {error}"),
         }
     }

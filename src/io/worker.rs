@@ -12,6 +12,7 @@ use crossbeam_queue::{ArrayQueue, SegQueue};
 use super::port::{Batch, Frame, PacketPort};
 use super::sys::{self, Waker};
 use super::tun_port::TunPort;
+use super::words::in_words;
 use crate::engine::conntrack::Flow;
 use crate::engine::{DropReason, Engine, Instant, NoTrace, Outgoing, Verdict, WorkerId};
 use crate::wire::{OFFLOAD_LEN, Offload};
@@ -200,7 +201,7 @@ fn send_own(engine: &mut Engine, port: &mut TunPort) {
         frame.extend(&packet);
         match port.send(&mut frame) {
             Ok(()) => (packets, bytes) = (packets + 1, bytes + packet.len() as u64),
-            Err(error) => log::debug!("an answer of the gateway could not be sent: {error}"),
+            Err(error) => log::debug!("an answer of the gateway could not be sent: {}", in_words(&error)),
         }
     }
     let sent = &engine.counters().sent;

@@ -6,6 +6,7 @@ use std::os::fd::AsFd as _;
 
 use crate::io::namespace::{Namespace, NamespaceError};
 use crate::io::netlink::{LinkChange, LocalAddress, Netlink, NetlinkError, Prefix, Route, Target};
+use crate::io::words::in_words;
 
 /// What the gateway is told: two services, both families, full NAT.
 pub(super) const CONFIG: &str = r#"[gateway]
@@ -134,8 +135,9 @@ impl std::fmt::Display for LabError {
             Self::Netlink(error) => write!(f, "the demo's network cannot be built: {error}"),
             Self::Setting(file, error) => write!(
                 f,
-                "the demo's network cannot be set up: {file}: {error}; a container may need /proc/sys mounted writable \
-                 (`--privileged`)"
+                "the demo's network cannot be set up: {file}: {}; a container may need /proc/sys mounted writable \
+                 (`--privileged`)",
+                in_words(error)
             ),
         }
     }

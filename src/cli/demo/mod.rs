@@ -17,6 +17,7 @@ use crate::io::daemon::Daemon;
 use crate::io::namespace::enter_user_namespace;
 use crate::io::sys;
 use crate::io::tun::Offloads;
+use crate::io::words::{in_words, with_remedy};
 use lab::Lab;
 use traffic::{Tally, Way};
 
@@ -59,7 +60,9 @@ impl Demo {
         let lab = Lab::build().map_err(|error| Failure::no(error.to_string()))?;
         for (namespace, name) in lab.backends.iter().zip(["b1", "b2"]) {
             let served = namespace.run(|| traffic::serve(name)).map_err(|error| Failure::no(error.to_string()))?;
-            served.map_err(|error| Failure::no(format!("the demo's backend {name} cannot listen: {error}")))?;
+            served.map_err(|error| {
+                Failure::no(format!("the demo's backend {name} cannot listen: {}", with_remedy(&error)))
+            })?;
         }
         let snapshot = config::load(lab::CONFIG, "demo.toml", 0, "demo").expect("the demo's configuration is valid");
         let start = || Daemon::start(snapshot, Offloads::All);
@@ -104,7 +107,7 @@ fn once(lab: &Lab, daemon: &Daemon, out: &mut dyn Write) -> Result<Exit, Failure
                 rate * 8.0 / 1e9
             )?,
             Err(error) => {
-                writeln!(out, "{}: the download failed: {error}", way.name())?;
+                writeln!(out, "{}: the download failed: {}", way.name(), in_words(&error))?;
                 whole = false;
             }
         }

@@ -7,6 +7,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use crate::io::sys;
+use crate::io::words::in_words;
 
 /// A request that takes longer has failed.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -106,7 +107,7 @@ pub(super) fn ask(way: Way, tally: &Mutex<Tally>) {
     let Asked { client, answer } = match asked {
         Ok(asked) => asked,
         Err(error) => {
-            tally.last_failure = Some(format!("{}: {error}", way.name()));
+            tally.last_failure = Some(format!("{}: {}", way.name(), in_words(&error)));
             return *tally.failed.entry(way).or_default() += 1;
         }
     };

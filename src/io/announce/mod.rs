@@ -30,6 +30,7 @@ use crate::wire::Family;
 
 use super::netlink::{Netlink, NetlinkError, Prefix, Watch};
 use super::sys::{self, Waker};
+use super::words::{in_words, with_remedy};
 use schedule::Schedule;
 
 /// A prefix of more addresses than this is answered for, but not announced address by address.
@@ -129,8 +130,8 @@ impl fmt::Display for AnnounceError {
             Self::Socket(name, error) if error.raw_os_error() == Some(libc::EPERM) => {
                 write!(f, "not allowed to listen for ARP on {name}: run as root or with CAP_NET_RAW")
             }
-            Self::Socket(name, error) => write!(f, "cannot listen for ARP on {name}: {error}"),
-            Self::System(error) => write!(f, "cannot start to announce: {error}"),
+            Self::Socket(name, error) => write!(f, "cannot listen for ARP on {name}: {}", with_remedy(error)),
+            Self::System(error) => write!(f, "cannot start to announce: {}", with_remedy(error)),
         }
     }
 }
@@ -191,7 +192,10 @@ impl Ear {
                 Family::V4 => None, // ARP asks by broadcast
                 Family::V6 => join_groups(link.index, ours).map_or_else(
                     |error| {
-                        log::debug!("{interface}: cannot join the groups of neighbour solicitations: {error}");
+                        log::debug!(
+                            "{interface}: cannot join the groups of neighbour solicitations: {}",
+                            in_words(&error)
+                        );
                         take_all_multicast(interface, &socket, link.index);
                         None
                     },
@@ -209,7 +213,7 @@ impl Ear {
             IpAddr::V6(v6) => neighbour::announcement(v6, self.mac),
         };
         if let Err(error) = (&self.socket).write(&frame) {
-            log::debug!("{}: {address} not announced: {error}", self.interface); // down; the next one may come through
+            log::debug!("{}: {address} not announced: {}", self.interface, in_words(&error)); // down; the next one may come through
         }
     }
 
@@ -229,7 +233,7 @@ impl Ear {
                 Heard::Claim(rival) => claim = Some(rival),
                 Heard::Question(answer) => {
                     if let Err(error) = socket.write(&answer) {
-                        log::debug!("{}: a neighbour stays without answer: {error}", self.interface);
+                        log::debug!("{}: a neighbour stays without answer: {}", self.interface, in_words(&error));
                     }
                 }
             }
@@ -260,7 +264,12 @@ impl Crier {
             fds.extend(self.ears.iter().map(|ear| ear.socket.as_fd()));
             let ready = match sys::wait(&fds, Some(schedule.poll_timeout().since(sys::now()))) {
                 Ok(ready) => ready,
-                Err(error) => return log::error!("ARP and neighbour solicitations go unanswered from now on: {error}"),
+                Err(error) => {
+                    return log::error!(
+                        "ARP and neighbour solicitations go unanswered from now on: {}",
+                        with_remedy(&error)
+                    );
+                }
             };
             if ready.contains(0) {
                 return;
@@ -335,6 +344,6 @@ fn join_groups(interface: u32, ours: &[Prefix]) -> io::Result<UdpSocket> {
 /// What remains where the groups cannot be joined. A switch that snoops MLD may still keep solicitations from us.
 fn take_all_multicast(interface: &str, socket: &File, index: u32) {
     if let Err(error) = sys::receive_all_multicast(socket, index) {
-        log::warn!("{interface}: neighbour solicitations may not be heard: {error}");
+        log::warn!("{interface}: neighbour solicitations may not be heard: {}", in_words(&error));
     }
 }

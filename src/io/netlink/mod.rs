@@ -19,7 +19,7 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
 
-use super::sys;
+use super::words::in_words;
 
 pub use crate::wire::Prefix;
 pub use link::{Ipv4Setting, Link, LinkChange};
@@ -206,7 +206,7 @@ impl NetlinkError {
 
 impl fmt::Display for NetlinkError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "cannot {}: {}", self.attempt, sys::in_words(&self.error))?;
+        write!(f, "cannot {}: {}", self.attempt, in_words(&self.error))?;
         if let Some(reason) = &self.reason {
             write!(f, " ({reason})")?;
         }

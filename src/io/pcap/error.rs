@@ -3,6 +3,8 @@
 use std::fmt;
 use std::io;
 
+use crate::io::words::in_words;
+
 /// Why a capture cannot be read on.
 #[derive(Debug)]
 pub enum CaptureError {
@@ -32,7 +34,7 @@ pub enum CaptureError {
 impl fmt::Display for CaptureError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Read(error) => write!(f, "cannot be read: {error}"),
+            Self::Read(error) => write!(f, "cannot be read: {}", in_words(error)),
             Self::NotACapture { start } => write!(f, "is not a capture: {}", what_it_may_be(start)),
             Self::Cut { offset } => write!(
                 f,

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::admin::{Answer, Question, Request, Response};
-use crate::io::sys;
+use crate::io::words::in_words;
 
 /// How long a daemon may take for each part of an answer. Its control thread is never busy for long: silence means that
 /// it hangs.
@@ -42,7 +42,7 @@ impl fmt::Display for AskError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotReachable { path, error } => {
-                write!(f, "no tungate answers on {}: {}", path.display(), sys::in_words(error))
+                write!(f, "no tungate answers on {}: {}", path.display(), in_words(error))
             }
             Self::Refused(why) => f.write_str(why),
             Self::Unintelligible(what) => write!(f, "the daemon's answer cannot be read: {what}"),

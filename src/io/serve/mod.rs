@@ -23,8 +23,10 @@ use mio::{Interest, Registry, Token};
 use crate::admin::{Answer, Question, Request, Response, Responses};
 use crate::engine::Instant;
 use crate::io::sys;
+use crate::io::words::{in_words, with_remedy};
 
 pub use bind::BindError;
+use bind::Folders;
 pub use client::{AskError, Client};
 
 /// Clients served at once.
@@ -34,7 +36,7 @@ pub const MAX_QUESTION: usize = 256 << 10;
 /// Bytes sent to one client before the others and the thread's other work have their turn.
 const TURN: usize = 256 << 10;
 
-/// The admin socket. Removes its file when dropped, unless another has taken its place.
+/// The admin socket. Removes its file when dropped, unless another has taken its place, and the folders it had to make.
 #[derive(Debug)]
 pub struct Server {
     listener: UnixListener,
@@ -44,16 +46,18 @@ pub struct Server {
     listener_token: Token,
     next_token: usize,
     clients: HashMap<Token, Connection>,
+    /// Dropped last: what they hold has to go first.
+    _folders: Folders,
 }
 
 impl Server {
-    /// Creates the socket, mode 0660, and the last folder on its way if that is missing. A socket file that nobody
-    /// answers on is replaced.
+    /// Creates the socket, mode 0660, and the folders on its way that are missing. A socket file that nobody answers on
+    /// is replaced.
     ///
     /// # Errors
     /// Another daemon answers there, something else has the name, or the system refuses.
     pub fn bind(path: &Path) -> Result<Self, BindError> {
-        let (listener, identity) = bind::listen(path)?;
+        let (listener, identity, folders) = bind::listen(path)?;
         Ok(Self {
             listener,
             path: path.to_owned(),
@@ -61,6 +65,7 @@ impl Server {
             listener_token: Token(usize::MAX),
             next_token: 0,
             clients: HashMap::new(),
+            _folders: folders,
         })
     }
 
@@ -103,7 +108,7 @@ impl Server {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) => {
-                    log::warn!(error:% = error; "cannot accept a client of the admin socket");
+                    log::warn!(error:% = with_remedy(&error); "cannot accept a client of the admin socket");
                     return;
                 }
             }
@@ -126,14 +131,15 @@ impl Server {
         let client = Connection::new(stream, now);
         match client.register(registry, token) {
             Ok(()) => drop(self.clients.insert(token, client)),
-            Err(error) => log::warn!(error:% = error; "cannot watch a client of the admin socket"),
+            Err(error) => log::warn!(error:% = with_remedy(&error); "cannot watch a client of the admin socket"),
         }
     }
 
     /// Root, our own user, and members of the socket's group may ask. The file's mode says the same; this holds even
     /// when somebody has opened the mode.
     fn may_ask(&self, stream: &UnixStream) -> Result<(), String> {
-        let peer = sys::peer_credentials(stream).map_err(|error| format!("who asks cannot be found out: {error}"))?;
+        let peer = sys::peer_credentials(stream)
+            .map_err(|error| format!("who asks cannot be found out: {}", in_words(&error)))?;
         if peer.uid == 0 || peer.uid == sys::effective_user() {
             return Ok(());
         }
@@ -154,7 +160,7 @@ impl Drop for Server {
     fn drop(&mut self) {
         let ours = fs::symlink_metadata(&self.path).is_ok_and(|file| (file.dev(), file.ino()) == self.identity);
         if ours && let Err(error) = fs::remove_file(&self.path) {
-            log::warn!(path:% = self.path.display(), error:% = error; "cannot remove the admin socket");
+            log::warn!(path:% = self.path.display(), error:% = with_remedy(&error); "cannot remove the admin socket");
         }
     }
 }

@@ -197,6 +197,34 @@ fn the_file_has_mode_0660_and_goes_with_the_server() {
 }
 
 #[test]
+fn missing_folders_are_made_and_go_with_the_server_unless_somebody_uses_them() {
+    let folder = Folder::new("folders");
+    let outer = folder.0.join("outer");
+    let path = outer.join("inner").join("admin.sock");
+    drop(Daemon::start(&path));
+    assert!(!outer.exists() && folder.0.exists(), "what was there before stays");
+    let daemon = Daemon::start(&path);
+    fs::write(outer.join("note"), "mine").unwrap();
+    drop(daemon);
+    assert!(outer.join("note").exists() && !path.parent().unwrap().exists());
+}
+
+#[test]
+fn an_impossible_place_is_told_with_what_to_do_and_nothing_is_left_there() {
+    let folder = Folder::new("impossible");
+    fs::write(folder.0.join("file"), "").unwrap();
+    let told = |path: &Path| Server::bind(path).unwrap_err().to_string();
+    let blocked = folder.0.join("file").join("made").join("admin.sock");
+    assert!(told(&blocked).ends_with("Not a directory; something on the way is no folder"), "{}", told(&blocked));
+    let long = folder.0.join("made").join("x".repeat(108));
+    assert!(told(&long).starts_with("the name of a socket has at most 107 bytes"), "{}", told(&long));
+    assert!(!folder.0.join("made").exists());
+    // A place that takes no files at all.
+    let error = told(Path::new("/proc/tungate/admin.sock"));
+    assert!(error.contains("/proc/tungate") && !error.contains("os error"), "{error}");
+}
+
+#[test]
 fn only_a_socket_that_nobody_answers_on_is_replaced() {
     let folder = Folder::new("stale");
     let path = folder.socket();
