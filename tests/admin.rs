@@ -38,16 +38,15 @@ backends = [{ name = "b1", address = "10.0.0.1:8080" }, { name = "b2", address =
 /// The address that the namespace's own clients have.
 const CLIENT: &str = "198.51.100.7";
 
-/// A running `tungate run`; stopped, and its folder removed, at the end of the test.
-struct Daemon {
-    process: Child,
+/// A network namespace with a client's address, and a folder with a configuration; both go at the end of the test.
+struct Place {
     namespace: Namespace,
     folder: PathBuf,
 }
 
-impl Daemon {
-    /// Starts it, or says why that cannot be done here.
-    fn start(test: &str) -> Option<Self> {
+impl Place {
+    /// Makes it, or says why that cannot be done here.
+    fn make(test: &str) -> Option<Self> {
         if sys::effective_user() != 0 || !Path::new("/dev/net/tun").exists() {
             common::skip(test, "needs root and /dev/net/tun", "sudo -E cargo test --test admin");
             return None;
@@ -57,18 +56,55 @@ impl Daemon {
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
         let socket = folder.join("admin.sock");
         fs::write(folder.join("tungate.toml"), CONFIG.replace("SOCKET", socket.to_str().unwrap())).unwrap();
-        let namespace = Namespace::new().unwrap();
-        namespace.run(give_client_an_address).unwrap();
+        let place = Self { namespace: Namespace::new().unwrap(), folder };
+        place.address(CLIENT, true);
+        Some(place)
+    }
+
+    /// Gives the loopback an address, or takes it away.
+    fn address(&self, address: &str, there: bool) {
+        let change = || {
+            let mut netlink = Netlink::open().unwrap();
+            let interface = netlink.link("lo").unwrap().index;
+            let address = LocalAddress { interface, address: address.parse().unwrap(), prefix_length: 32 };
+            if there { netlink.add_address(&address) } else { netlink.delete_address(&address) }
+        };
+        self.namespace.run(change).unwrap().unwrap();
+    }
+
+    /// `tungate run`, not started yet.
+    fn run(&self) -> Command {
         let mut command = tungate(&["run", "-c"]);
-        command.arg(folder.join("tungate.toml")).stderr(Stdio::null());
-        let process = namespace.run(|| command.spawn().unwrap()).unwrap();
-        let mut daemon = Self { process, namespace, folder };
+        command.arg(self.folder.join("tungate.toml"));
+        command
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// A running `tungate run`; stopped at the end of the test.
+struct Daemon {
+    process: Child,
+    place: Place,
+}
+
+impl Daemon {
+    /// Starts it, or says why that cannot be done here.
+    fn start(test: &str) -> Option<Self> {
+        let place = Place::make(test)?;
+        let mut command = place.run();
+        let process = place.namespace.run(|| command.stderr(Stdio::null()).spawn().unwrap()).unwrap();
+        let mut daemon = Self { process, place };
         daemon.wait_until("it answers", |daemon| daemon.ask(&["show", "services"]).status.success());
         Some(daemon)
     }
 
     fn socket(&self) -> PathBuf {
-        self.folder.join("admin.sock")
+        self.place.folder.join("admin.sock")
     }
 
     fn ask(&self, words: &[&str]) -> Output {
@@ -91,7 +127,7 @@ impl Daemon {
     /// A client of this port asks the DNS service; the gateway has a flow for it afterwards.
     fn query_from(&mut self, port: u16) {
         let send = || UdpSocket::bind((CLIENT, port)).unwrap().send_to(b"?", "192.0.2.10:53").unwrap();
-        self.namespace.run(send).unwrap();
+        self.place.namespace.run(send).unwrap();
         let client = format!("{CLIENT}:{port}");
         self.wait_until("it has a flow", |daemon| {
             daemon.items(&["show", "flows"]).iter().any(|flow| flow["client"] == client.as_str())
@@ -114,14 +150,7 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
-        let _ = fs::remove_dir_all(&self.folder);
     }
-}
-
-fn give_client_an_address() {
-    let mut netlink = Netlink::open().unwrap();
-    let interface = netlink.link("lo").unwrap().index;
-    netlink.add_address(&LocalAddress { interface, address: CLIENT.parse().unwrap(), prefix_length: 32 }).unwrap();
 }
 
 fn tungate(words: &[&str]) -> Command {
@@ -198,7 +227,7 @@ fn what_is_not_there_or_not_allowed_is_told_by_sentence_and_exit_code() {
     assert_eq!((exit, said.as_str()), (Some(1), "error: there is no service `wbe`; there are dns, web\n"));
 
     // A program that nobody may run from the build folder is copied to where he may.
-    let program = daemon.folder.join("tungate");
+    let program = daemon.place.folder.join("tungate");
     fs::copy(env!("CARGO_BIN_EXE_tungate"), &program).unwrap();
     let as_user = |user: u32, group: u32| {
         let mut command = Command::new(&program);
@@ -213,7 +242,7 @@ fn what_is_not_there_or_not_allowed_is_told_by_sentence_and_exit_code() {
     chown(daemon.socket(), None, Some(65_533)).unwrap();
     assert_eq!(as_user(65_534, 65_533).0, Some(0), "a member of the socket's group");
 
-    let file = daemon.folder.join("tungate.toml");
+    let file = daemon.place.folder.join("tungate.toml");
     let (exit, said) = code(&daemon.ask(&["run", "-c", file.to_str().unwrap()]));
     assert!(exit == Some(4) && said.contains("another tungate answers"), "{exit:?} {said}");
 
@@ -222,4 +251,23 @@ fn what_is_not_there_or_not_allowed_is_told_by_sentence_and_exit_code() {
     assert!(daemon.process.wait().unwrap().success(), "SIGTERM ends it with 0");
     assert!(!daemon.socket().exists(), "its socket goes with it");
     assert_eq!(code(&daemon.ask(&["show", "services"])).0, Some(3));
+}
+
+/// With such an address everything would look well, and the kernel keep the packets.
+#[test]
+fn an_address_of_the_machine_is_refused_with_the_command_that_removes_it() {
+    let Some(place) = Place::make("an_address_of_the_machine") else { return };
+    let refused = |found: &str, remedy: &str| {
+        let (exit, said) = code(&place.namespace.run(|| place.run().output().unwrap()).unwrap());
+        let expected =
+            format!("error: {found}: the kernel would keep its packets, and the gateway see none; `{remedy}`\n");
+        assert_eq!((exit, said), (Some(4), expected));
+        assert!(place.namespace.run(|| Netlink::open().unwrap().link("tungate0").is_err()).unwrap());
+    };
+    place.address("10.99.0.10", true);
+    let (source, remedy) = ("10.99.0.10 (a source address) is an address of lo", "ip address del 10.99.0.10/32 dev lo");
+    refused(source, remedy);
+    place.address("192.0.2.10", true);
+    let both = format!("192.0.2.10 (a VIP) is an address of lo, {source}");
+    refused(&both, &format!("ip address del 192.0.2.10/32 dev lo; {remedy}"));
 }

@@ -87,8 +87,13 @@ impl Run {
 pub(super) fn start_failure(error: &StartError) -> Failure {
     let refused = match error {
         StartError::Tun(TunError::NotPermitted | TunError::DeviceForbidden(_) | TunError::NameTaken(_)) => true,
+        StartError::Kept(_) => true,
         StartError::Announce(AnnounceError::Socket(_, error)) => error.kind() == ErrorKind::PermissionDenied,
-        StartError::Tun(_) | StartError::Route(_) | StartError::Announce(_) | StartError::System(_) => false,
+        StartError::Tun(_)
+        | StartError::Addresses(_)
+        | StartError::Route(_)
+        | StartError::Announce(_)
+        | StartError::System(_) => false,
     };
     Failure::new(if refused { Exit::Refused } else { Exit::No }, error.to_string())
 }

@@ -6,8 +6,9 @@ use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use super::addresses::{Kept, own_addresses};
 use super::announce::{AnnounceError, Announcer};
-use super::netlink::{NetlinkError, Prefix};
+use super::netlink::{Netlink, NetlinkError};
 use super::routes::Routes;
 use super::sys;
 use super::tun::{Offloads, Tun, TunConfig, TunError};
@@ -36,6 +37,7 @@ impl Daemon {
     /// # Errors
     /// [`StartError`]; nothing is left behind.
     pub fn start(snapshot: Snapshot, offloads: Offloads) -> Result<Self, StartError> {
+        refuse_kept(&snapshot)?;
         let count = worker_count(snapshot.gateway.workers);
         let gateway = &snapshot.gateway;
         let config = TunConfig { name: &gateway.interface, mtu: gateway.mtu, queues: count, offloads };
@@ -119,6 +121,17 @@ fn random_seed() -> u64 {
     RandomState::new().hash_one(0)
 }
 
+/// With an address that the kernel keeps, all would look well and nothing would come in.
+fn refuse_kept(snapshot: &Snapshot) -> Result<(), StartError> {
+    let kept =
+        Netlink::open().and_then(|mut netlink| Kept::find(snapshot, &mut netlink)).map_err(StartError::Addresses)?;
+    let (alone, among_others): (Vec<_>, Vec<_>) = kept.into_iter().partition(Kept::is_alone);
+    for kept in among_others {
+        log::warn!("{kept}: the kernel keeps its packets; if they are for the gateway: {}", kept.remedy());
+    }
+    if alone.is_empty() { Ok(()) } else { Err(StartError::Kept(alone)) }
+}
+
 /// How many workers that is on this machine.
 fn worker_count(workers: Workers) -> u16 {
     match workers {
@@ -132,20 +145,13 @@ fn worker_count(workers: Workers) -> u16 {
     }
 }
 
-/// VIPs and source addresses: what is routed to the TUN and announced.
-fn own_addresses(snapshot: &Snapshot) -> Vec<Prefix> {
-    let listens = snapshot.services.iter().flat_map(|service| &service.listen);
-    let vips = listens.map(|listen| Prefix::new(listen.address.ip(), listen.prefix));
-    let sources = snapshot.gateway.source_addresses.iter().map(|address| Prefix::host(address.ip()));
-    let mut prefixes: Vec<Prefix> = vips.chain(sources).collect();
-    prefixes.sort_unstable_by_key(|prefix| (prefix.address(), prefix.length()));
-    prefixes.dedup();
-    prefixes
-}
-
 /// Why the daemon did not start.
 #[derive(Debug)]
 pub enum StartError {
+    /// These addresses are the machine's own: the kernel would keep their packets.
+    Kept(Vec<Kept>),
+    /// The machine's addresses cannot be listed.
+    Addresses(NetlinkError),
     /// No TUN.
     Tun(TunError),
     /// A route could not be added.
@@ -159,8 +165,13 @@ pub enum StartError {
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Kept(all) => {
+                let each = |of: fn(&Kept) -> String, by: &str| all.iter().map(of).collect::<Vec<_>>().join(by);
+                let (found, remedy) = (each(Kept::to_string, ", "), each(Kept::remedy, "; "));
+                write!(f, "{found}: the kernel would keep its packets, and the gateway see none; `{remedy}`")
+            }
             Self::Tun(error) => error.fmt(f),
-            Self::Route(error) => error.fmt(f),
+            Self::Addresses(error) | Self::Route(error) => error.fmt(f),
             Self::Announce(error) => error.fmt(f),
             Self::System(error) => write!(f, "the system refuses what a daemon needs: {}", with_remedy(error)),
         }

@@ -1,5 +1,6 @@
 //! The world: every file descriptor, thread, signal and clock. All below is sans-IO and is driven from here.
 
+pub mod addresses;
 pub mod announce;
 pub mod control;
 pub mod daemon;

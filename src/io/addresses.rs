@@ -1,0 +1,81 @@
+//! The addresses whose packets are to come to us, and those among them that the kernel keeps for itself.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use super::netlink::{Link, LocalAddress, Netlink, NetlinkError, Prefix};
+use crate::config::Snapshot;
+
+/// VIPs and source addresses: what is routed to the TUN and announced.
+pub(super) fn own_addresses(snapshot: &Snapshot) -> Vec<Prefix> {
+    let mut prefixes: Vec<Prefix> = with_purpose(snapshot).map(|(prefix, _)| prefix).collect();
+    prefixes.sort_unstable_by_key(|prefix| (prefix.address(), prefix.length()));
+    prefixes.dedup();
+    prefixes
+}
+
+/// VIPs and source addresses in the order of the configuration, and what each is.
+pub(super) fn with_purpose(snapshot: &Snapshot) -> impl Iterator<Item = (Prefix, &'static str)> {
+    let listens = snapshot.services.iter().flat_map(|service| &service.listen);
+    let vips = listens.map(|listen| (Prefix::new(listen.address.ip(), listen.prefix), "a VIP"));
+    let sources = snapshot.gateway.source_addresses.iter();
+    vips.chain(sources.map(|address| (Prefix::host(address.ip()), "a source address")))
+}
+
+/// An address of the machine that is to be the gateway's: its packets never come to the TUN, since the kernel looks into
+/// its table of local addresses first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    address: IpAddr,
+    prefix_length: u8,
+    interface: String,
+    purpose: &'static str,
+    /// It is all that the configuration names there, and not one address of many.
+    alone: bool,
+}
+
+impl Kept {
+    /// All of them in the network namespace of the calling thread.
+    ///
+    /// # Errors
+    /// The kernel cannot be asked for its links and addresses.
+    pub(super) fn find(snapshot: &Snapshot, netlink: &mut Netlink) -> Result<Vec<Self>, NetlinkError> {
+        Ok(Self::among(&netlink.addresses()?, &netlink.links()?, snapshot))
+    }
+
+    /// All of them among these addresses of these interfaces.
+    pub(super) fn among(addresses: &[LocalAddress], links: &[Link], snapshot: &Snapshot) -> Vec<Self> {
+        let mut all: Vec<Self> = Vec::new();
+        for (prefix, purpose) in with_purpose(snapshot) {
+            for local in addresses.iter().filter(|local| prefix.contains(local.address)) {
+                if all.iter().any(|kept| kept.address == local.address) {
+                    continue; // a VIP of several services
+                }
+                let link = links.iter().find(|link| link.index == local.interface);
+                let interface = link.map_or_else(|| format!("interface {}", local.interface), |link| link.name.clone());
+                let (address, prefix_length) = (local.address, local.prefix_length);
+                let alone = prefix == Prefix::host(address);
+                all.push(Self { address, prefix_length, interface, purpose, alone });
+            }
+        }
+        all
+    }
+
+    /// Whether it is all that the configuration names there. Of a prefix the other addresses still work.
+    pub(super) const fn is_alone(&self) -> bool {
+        self.alone
+    }
+
+    /// The command that gives its packets to the gateway.
+    pub(super) fn remedy(&self) -> String {
+        format!("ip address del {}/{} dev {}", self.address, self.prefix_length, self.interface)
+    }
+}
+
+impl fmt::Display for Kept {
+    /// `192.0.2.10 (a VIP) is an address of eth0`, or `... (in a VIP's prefix) ...`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let purpose = if self.alone { self.purpose } else { "in the prefix of a VIP" };
+        write!(f, "{} ({purpose}) is an address of {}", self.address, self.interface)
+    }
+}
