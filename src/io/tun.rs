@@ -20,10 +20,11 @@
 //! |---|---|---|
 //! | written to the TUN, to be forwarded | `forwarding` of the TUN: set here | `net.ipv6.conf.all.forwarding`, or (Linux 6.17 and later) `force_forwarding` of the TUN: set here where `/proc/sys` allows |
 //! | from the network, for the TUN | `forwarding` of that interface; `net.ipv4.ip_forward = 1` sets it on all | `net.ipv6.conf.all.forwarding = 1`, or `force_forwarding` of that interface; its plain `forwarding` has no effect on this |
-//! | written with a client's address as its source (`source-nat = false`) | `net.ipv4.conf.all.rp_filter` must not be 1: the greater of `all` and the interface's own counts | - |
+//! | written with a client's address as its source (`source-nat = false`) | where rules by mark bring the answers back: `net.ipv4.conf.all.rp_filter = 0`. The greater of `all` and the TUN's own counts, and 2 is as strict as 1 on an interface without an address | - |
 //!
 //! With full NAT a strict `rp_filter` is no obstacle: VIPs and source addresses are routed to the TUN, so it is where
-//! packets from them are expected. None of these addresses may be local to the machine: the kernel would keep what comes
+//! packets from them are expected. Nor is it where rules by interface or source bring answers to clients into the TUN: the
+//! kernel looks for the way back by the same rules. None of these addresses may be local to the machine: the kernel would keep what comes
 //! for them. Below an MTU of 1280 the kernel runs no IPv6 on an interface.
 
 use std::fmt;

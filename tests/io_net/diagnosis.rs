@@ -15,11 +15,19 @@ fn complaints() -> Vec<Finding> {
 fn what_a_real_namespace_lacks_is_found_and_mended_by_the_commands_given() {
     const TEST: &str = "what_a_real_namespace_lacks_is_found_and_mended_by_the_commands_given";
     let Some(world) = World::build(TEST) else { return };
-    if Command::new("sysctl").arg("--version").output().is_err() {
-        return crate::common::skip(TEST, "`sysctl` is missing", "apt-get install procps");
+    for (program, option, package) in [("sysctl", "--version", "procps"), ("ip", "-V", "iproute2")] {
+        if Command::new(program).arg(option).output().is_err() {
+            return crate::common::skip(
+                TEST,
+                &format!("`{program}` is missing"),
+                &format!("apt-get install {package}"),
+            );
+        }
     }
     let body = || {
         set("ipv4/conf/all/rp_filter", "1");
+        let by_mark = Command::new("ip").args(["rule", "add", "fwmark", "7", "lookup", "100"]).status();
+        assert!(by_mark.unwrap().success());
         let found = complaints();
         let subjects: Vec<_> = found.iter().map(|finding| (finding.subject.as_str(), finding.level)).collect();
         let expected = [("IPv4 forwarding", Level::Fail), ("IPv6 forwarding", Level::Warn), ("rp_filter", Level::Warn)];

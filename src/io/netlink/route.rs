@@ -127,6 +127,20 @@ impl Netlink {
         let attempt = format!("remove the routing rule for {}", rule.from);
         self.change(&attempt, RouteNetlinkMessage::DelRule(rule_message(rule)), 0)
     }
+
+    /// Whether a routing rule of IPv4 goes by packets' marks.
+    ///
+    /// # Errors
+    /// The kernel's answer cannot be read.
+    pub fn has_rule_by_mark(&mut self) -> Result<bool, NetlinkError> {
+        let mut all = RuleMessage::default();
+        all.header.family = AddressFamily::Inet;
+        let rules = self.dump("list the routing rules", RouteNetlinkMessage::GetRule(all))?;
+        Ok(rules.iter().any(|rule| {
+            let RouteNetlinkMessage::NewRule(rule) = rule else { return false };
+            rule.attributes.iter().any(|attribute| matches!(attribute, RuleAttribute::FwMark(_)))
+        }))
+    }
 }
 
 fn family(address: IpAddr) -> AddressFamily {

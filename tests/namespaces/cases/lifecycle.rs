@@ -1,7 +1,9 @@
 //! How the daemon comes and goes: what it adds, and that it takes all of that away again.
 
+use std::fs;
+
 use super::{both_families, in_setups};
-use crate::gateway::{Engine, Gateway, Nat, Service, Setup, Tungate};
+use crate::gateway::{Engine, Family, Gateway, Nat, Service, Setup, Tungate};
 use crate::lab::Lab;
 use crate::process::wait_for;
 use crate::runner::Case;
@@ -19,7 +21,43 @@ pub(super) fn cases() -> Vec<Case> {
     cases.extend(in_setups("it_starts_again_after_a_kill", &["curl", "nginx"], tungate(), killed));
     cases.extend(in_setups("a_tun_set_down_and_up_serves_again", &["curl", "nginx"], tungate(), down_and_up));
     cases.extend(in_setups("announced_addresses_are_found", &["arping", "curl", "nginx"], tungate(), announced));
+    let keeping = [Setup { engine: Engine::Tungate { workers: 1 }, family: Family::V4, nat: Nat::Destination }];
+    let needs = &["curl", "nft", "nginx"];
+    cases.extend(in_setups("a_reverse_path_filter_only_harms_rules_by_mark", needs, keeping, filtered));
     cases
+}
+
+/// What `doctor` says of rp_filter, and the manual.
+fn filtered(lab: &Lab, setup: &Setup) {
+    let _servers = servers::nginx(lab, setup);
+    let _gateway = Gateway::start(lab, setup, &[WEB]);
+    let gateway = lab.gateway();
+    let filter = |all: u8, each: u8| {
+        let each =
+            ["to-client", "to-b1", "to-b2"].map(|port| format!("net.ipv4.conf.{port}.rp_filter={each}")).join(" ");
+        gateway.run(&format!("sysctl -qw net.ipv4.conf.all.rp_filter={all} {each}")).succeeded();
+    };
+    let url = format!("http://{}/", setup.vip_with(80));
+    let served = |seconds| lab.client().run(&format!("curl -sS --max-time {seconds} {url}")).status.success();
+    let doctor = format!("{} doctor -c {}", env!("CARGO_BIN_EXE_tungate"), lab.folder().join("tungate.toml").display());
+    let warned = || gateway.run(&doctor).stdout.contains("rules by mark");
+    for (all, each) in [(0, 0), (0, 1), (1, 1), (2, 2)] {
+        filter(all, each);
+        assert!(served(5) && !warned(), "rules by interface, rp_filter {all} for all and {each} for each");
+    }
+    let marks = lab.folder().join("marks.nft");
+    let chain = "type filter hook prerouting priority mangle;\niifname \"to-b*\" meta mark set 7\n";
+    fs::write(&marks, format!("table ip marks {{\nchain incoming {{\n{chain}}}\n}}\n"))
+        .expect("the lab's folder takes files");
+    gateway.run(&format!("nft -f {}", marks.display())).succeeded();
+    for rule in ["del iif to-b1", "del iif to-b2", "add fwmark 7"] {
+        gateway.run(&format!("ip rule {rule} lookup 100")).succeeded();
+    }
+    for (all, each, passes) in [(0, 0, true), (0, 1, true), (1, 0, false), (2, 0, false)] {
+        filter(all, each);
+        let seconds = if passes { 5 } else { 1 };
+        assert_eq!((served(seconds), warned()), (passes, !passes), "by mark, rp_filter {all} for all, {each} for each");
+    }
 }
 
 fn signals(lab: &Lab, setup: &Setup) {

@@ -1,0 +1,181 @@
+//! The judges: each looks at one thing, with the command that mends it.
+
+use super::{Finding, Host, Level};
+use crate::config::{Mode, Service, Snapshot};
+use crate::io::addresses::{Kept, with_purpose};
+use crate::io::netlink::Link;
+use crate::io::tun::TunError;
+
+impl Host {
+    /// The interfaces by which packets come: those of `announce-on`, else all that are up.
+    pub(super) fn doors(&self, snapshot: Option<&Snapshot>) -> Vec<&Link> {
+        let named = snapshot.map(|snapshot| snapshot.gateway.announce_on.as_slice()).unwrap_or_default();
+        if named.is_empty() {
+            return self.links.iter().filter(|link| link.up && link.hardware_address.is_some()).collect();
+        }
+        named.iter().filter_map(|name| self.links.iter().find(|link| link.name == *name)).collect()
+    }
+
+    fn setting(&self, path: &str) -> Option<&str> {
+        self.settings.get(path).map(String::as_str)
+    }
+
+    pub(super) fn device(&self) -> Finding {
+        match &self.tun_device {
+            None => ok("TUN", "/dev/net/tun opens".to_owned()),
+            Some(TunError::NoDevice) => {
+                let remedy = "modprobe tun (a container: --device /dev/net/tun)".to_owned();
+                bad(Level::Fail, "TUN", "there is no /dev/net/tun".to_owned(), remedy)
+            }
+            Some(error) => {
+                bad(Level::Fail, "TUN", error.to_string(), "run as root, or: chmod 666 /dev/net/tun".to_owned())
+            }
+        }
+    }
+
+    pub(super) fn privileges(&self) -> Finding {
+        const NEEDED: [(&str, u32); 2] = [("CAP_NET_ADMIN", 12), ("CAP_NET_RAW", 13)];
+        let Some(held) = self.capabilities else {
+            return bad(Level::Warn, "privileges", "/proc does not tell".to_owned(), "mount /proc".to_owned());
+        };
+        let missing: Vec<_> = NEEDED.iter().filter(|(_, bit)| held >> bit & 1 == 0).map(|(name, _)| *name).collect();
+        if missing.is_empty() {
+            return ok("privileges", "CAP_NET_ADMIN, CAP_NET_RAW".to_owned());
+        }
+        let found = format!("missing {}", missing.join(", "));
+        let remedy = "run as root, or `setcap cap_net_admin,cap_net_raw+ep` on the program".to_owned();
+        bad(Level::Fail, "privileges", found, remedy)
+    }
+
+    pub(super) fn name(&self, interface: &str) -> Finding {
+        if !self.links.iter().any(|link| link.name == interface) {
+            return ok("interface", format!("{interface} is free"));
+        }
+        let remedy = format!("if no tungate runs here: ip link del {interface}, or another name in [gateway]");
+        bad(Level::Warn, "interface", format!("{interface} exists: `run` will refuse"), remedy)
+    }
+
+    pub(super) fn announcing(&self, name: &str) -> Finding {
+        const SUBJECT: &str = "announce-on";
+        let Some(link) = self.links.iter().find(|link| link.name == name) else {
+            return bad(Level::Fail, SUBJECT, format!("{name} does not exist"), "ip link".to_owned());
+        };
+        if link.hardware_address.is_none() {
+            let remedy = format!("take {name} out of announce-on");
+            return bad(Level::Fail, SUBJECT, format!("{name} is no Ethernet"), remedy);
+        }
+        if !link.up {
+            return bad(Level::Fail, SUBJECT, format!("{name} is down"), format!("ip link set {name} up"));
+        }
+        let proxy = format!("ipv4/conf/{name}/proxy_arp");
+        if self.setting(&proxy) == Some("1") {
+            let found = format!("{name}: the kernel answers ARP too, late, and still does when tungate is gone");
+            return bad(Level::Warn, SUBJECT, found, sysctl(&proxy, 0));
+        }
+        ok(SUBJECT, format!("{name} is up"))
+    }
+
+    pub(super) fn forwarding_v4(&self, doors: &[&Link]) -> Finding {
+        let closed = closed(doors, |name| self.setting(&format!("ipv4/conf/{name}/forwarding")) == Some("1"));
+        if closed.is_empty() {
+            return ok("IPv4 forwarding", "on".to_owned());
+        }
+        bad(Level::Fail, "IPv4 forwarding", format!("off on {}", closed.join(", ")), sysctl("ipv4/ip_forward", 1))
+    }
+
+    pub(super) fn forwarding_v6(&self, doors: &[&Link], snapshot: Option<&Snapshot>) -> Finding {
+        const ALL: &str = "ipv6/conf/all/forwarding";
+        if self.setting(ALL) == Some("1") {
+            return ok("IPv6 forwarding", "on".to_owned());
+        }
+        if snapshot.is_some_and(|snapshot| with_purpose(snapshot).all(|(prefix, _)| prefix.address().is_ipv4())) {
+            return ok("IPv6 forwarding", "off, and not needed".to_owned());
+        }
+        let closed = closed(doors, |name| self.setting(&format!("ipv6/conf/{name}/force_forwarding")) == Some("1"));
+        if closed.is_empty() {
+            return ok("IPv6 forwarding", "forced on".to_owned());
+        }
+        // Without a configuration it is not known whether anybody wants it.
+        let level = if snapshot.is_some() { Level::Fail } else { Level::Warn };
+        bad(level, "IPv6 forwarding", format!("off on {}", closed.join(", ")), sysctl(ALL, 1))
+    }
+
+    /// Found by experiment on Linux 6.18: what counts is the TUN's, the greater of its own and that for all, and what
+    /// keeps its client's address. Loose is as strict as strict there, since a TUN has no address of its own. Both ask for
+    /// the way back by the rules that the answer will meet, but for marks, which it does not have yet.
+    pub(super) fn reverse_path_filter(&self, snapshot: Option<&Snapshot>) -> Finding {
+        const SUBJECT: &str = "rp_filter";
+        const ALL: &str = "ipv4/conf/all/rp_filter";
+        let how = match self.setting(ALL) {
+            Some("1") => "strict",
+            Some("2") => "loose",
+            Some(_) | None => return ok(SUBJECT, "off for all".to_owned()),
+        };
+        let keeps = |service: &Service| service.mode == Mode::Nat { source_nat: false };
+        if snapshot.is_some_and(|snapshot| !snapshot.services.iter().any(keeps)) {
+            return ok(SUBJECT, format!("{how} for all, which full NAT passes"));
+        }
+        if !self.rules_by_mark {
+            return ok(SUBJECT, format!("{how} for all, and no routing rule goes by marks"));
+        }
+        let found =
+            format!("{how} for all: where rules by mark bring answers back, drops what keeps its client's address");
+        bad(Level::Warn, SUBJECT, found, sysctl(ALL, 0))
+    }
+
+    pub(super) fn connection_tracking(&self) -> Finding {
+        match self.setting("netfilter/nf_conntrack_count") {
+            None | Some("0") => ok("conntrack", "the kernel tracks no connections".to_owned()),
+            Some(count) => bad(
+                Level::Warn,
+                "conntrack",
+                format!("the kernel tracks {count} connections: what passes the gateway is tracked twice"),
+                "exempt the gateway's traffic: `notrack` in an nftables chain of priority raw".to_owned(),
+            ),
+        }
+    }
+
+    pub(super) fn packet_size(&self, doors: &[&Link], mtu: u16) -> Finding {
+        let narrow: Vec<_> = doors
+            .iter()
+            .filter(|link| link.mtu < u32::from(mtu))
+            .map(|link| format!("{} ({})", link.name, link.mtu))
+            .collect();
+        if narrow.is_empty() {
+            return ok("MTU", format!("{mtu}"));
+        }
+        let found = format!("{mtu}, more than {}: larger packets depend on path MTU discovery", narrow.join(", "));
+        bad(Level::Warn, "MTU", found, "lower `mtu` in [gateway]".to_owned())
+    }
+
+    /// VIPs and source addresses that the kernel takes for its own.
+    pub(super) fn own_addresses(&self, snapshot: &Snapshot) -> Vec<Finding> {
+        let kept = Kept::among(&self.addresses, &self.links, snapshot);
+        if kept.is_empty() {
+            return vec![ok("addresses", "no VIP and no source address is local".to_owned())];
+        }
+        let finding = |kept: Kept| {
+            let level = if kept.is_alone() { Level::Fail } else { Level::Warn };
+            bad(level, "addresses", format!("{kept}: the kernel keeps its packets"), kept.remedy())
+        };
+        kept.into_iter().map(finding).collect()
+    }
+}
+
+fn ok(subject: &str, found: String) -> Finding {
+    Finding { level: Level::Ok, subject: subject.to_owned(), found, remedy: None }
+}
+
+fn bad(level: Level, subject: &str, found: String, remedy: String) -> Finding {
+    Finding { level, subject: subject.to_owned(), found, remedy: Some(remedy) }
+}
+
+fn closed<'a>(doors: &[&'a Link], open: impl Fn(&str) -> bool) -> Vec<&'a str> {
+    doors.iter().map(|link| link.name.as_str()).filter(|name| !open(name)).collect()
+}
+
+/// The command that sets it. Slashes, which sysctl(8) takes as well as dots, where an interface's name has a dot.
+pub(super) fn sysctl(path: &str, value: u8) -> String {
+    let name = if path.contains('.') { format!("net/{path}") } else { format!("net.{}", path.replace('/', ".")) };
+    format!("sysctl -w {name}={value}")
+}

@@ -1,0 +1,101 @@
+//! What of this machine keeps a gateway from working, or from working well: the facts for `doctor`.
+//!
+//! Reading and judging are apart: [`Host::read`] looks, [`Host::diagnose`] is a pure function of what was seen. Nothing
+//! is changed; each finding comes with the command that mends it. Why each setting matters stands in [`super::tun`].
+//!
+//! `send_redirects` is not looked at: what we send comes in by the TUN and leaves by another interface, and the kernel
+//! only tells of shorter ways where the two are the same.
+
+mod checks;
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use super::netlink::{Link, LocalAddress, Netlink, NetlinkError};
+use super::tun::{self, TunError};
+use crate::config::Snapshot;
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// As it should be.
+    Ok,
+    /// It works, but less well, or not for everything.
+    Warn,
+    /// It does not work.
+    Fail,
+}
+
+/// One thing looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// How bad it is.
+    pub level: Level,
+    /// What was looked at, in a word or two.
+    pub subject: String,
+    /// What was found.
+    pub found: String,
+    /// What to do, a command if possible; `None` if all is well.
+    pub remedy: Option<String>,
+}
+
+/// What was seen of a machine, or rather of the network namespace of the thread that looked.
+#[derive(Debug)]
+pub struct Host {
+    /// Why `/dev/net/tun` cannot be opened.
+    tun_device: Option<TunError>,
+    /// Effective capabilities, as a bit set; `None` if `/proc` does not tell.
+    capabilities: Option<u64>,
+    links: Vec<Link>,
+    addresses: Vec<LocalAddress>,
+    /// Whether some routing rule of IPv4 goes by marks.
+    rules_by_mark: bool,
+    /// Settings that exist here, by their path below `/proc/sys/net`.
+    settings: BTreeMap<String, String>,
+}
+
+impl Host {
+    /// Looks at the machine.
+    ///
+    /// # Errors
+    /// The kernel cannot be asked for its links and addresses.
+    pub fn read() -> Result<Self, NetlinkError> {
+        let mut netlink = Netlink::open()?;
+        let (links, addresses) = (netlink.links()?, netlink.addresses()?);
+        let rules_by_mark = netlink.has_rule_by_mark()?;
+        let of_all = ["ipv6/conf/all/forwarding", "ipv4/conf/all/rp_filter", "netfilter/nf_conntrack_count"];
+        let of_each = ["ipv4/conf/*/forwarding", "ipv4/conf/*/proxy_arp", "ipv6/conf/*/force_forwarding"];
+        let each = links.iter().flat_map(|link| of_each.map(|path| path.replace('*', &link.name)));
+        let paths = of_all.map(str::to_owned).into_iter().chain(each);
+        let value = |path: String| Some((path.clone(), fs::read_to_string(format!("/proc/sys/net/{path}")).ok()?));
+        let settings = paths.filter_map(value).map(|(path, text)| (path, text.trim().to_owned())).collect();
+        let tun_device = tun::open_device().err();
+        Ok(Self { tun_device, capabilities: effective_capabilities(), links, addresses, rules_by_mark, settings })
+    }
+
+    /// Judges what was seen; with a configuration, in the light of what that wants.
+    pub fn diagnose(&self, snapshot: Option<&Snapshot>) -> Vec<Finding> {
+        let mut findings = vec![self.device(), self.privileges()];
+        findings.extend(snapshot.map(|snapshot| self.name(&snapshot.gateway.interface)));
+        let doors = self.doors(snapshot);
+        findings.extend(snapshot.into_iter().flat_map(|s| &s.gateway.announce_on).map(|name| self.announcing(name)));
+        findings.push(self.forwarding_v4(&doors));
+        findings.push(self.forwarding_v6(&doors, snapshot));
+        findings.push(self.reverse_path_filter(snapshot));
+        findings.push(self.connection_tracking());
+        if let Some(snapshot) = snapshot {
+            findings.push(self.packet_size(&doors, snapshot.gateway.mtu));
+            findings.extend(self.own_addresses(snapshot));
+        }
+        findings
+    }
+}
+
+fn effective_capabilities() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+    u64::from_str_radix(line.trim(), 16).ok()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,152 @@
+use super::checks::sysctl;
+use super::*;
+use crate::config;
+
+const FULL_NAT: &str = r#"
+[gateway]
+interface = "gate"
+source-addresses = ["10.99.0.10", "fd00:99::10"]
+announce-on = ["eth0", "vlan.5"]
+[[service]]
+name = "web"
+listen = ["192.0.2.10:80", "[2001:db8::10]:80"]
+backends = [{ address = "10.0.0.1" }, { address = "fd00::1" }]
+"#;
+
+fn snapshot(text: &str) -> Snapshot {
+    config::load(text, "tungate.toml", 0, "host").unwrap_or_else(|report| panic!("{report:?}"))
+}
+
+fn link(index: u32, name: &str) -> Link {
+    let (mtu, up, hardware_address) = (1500, true, Some([2, 0, 0, 0, 0, 1]));
+    let (queue_length, queue_discipline) = (1000, "noqueue".to_owned());
+    Link { index, name: name.to_owned(), mtu, up, hardware_address, queue_length, queue_discipline }
+}
+
+fn healthy() -> Host {
+    let mut host = Host {
+        tun_device: None,
+        capabilities: Some(0b11 << 12),
+        links: vec![link(2, "eth0"), link(3, "vlan.5")],
+        addresses: vec![LocalAddress { interface: 2, address: [10, 0, 0, 254].into(), prefix_length: 24 }],
+        rules_by_mark: false,
+        settings: BTreeMap::new(),
+    };
+    host.set("ipv6/conf/all/forwarding", "1");
+    host.set("ipv4/conf/eth0/forwarding", "1");
+    host.set("ipv4/conf/vlan.5/forwarding", "1");
+    host
+}
+
+impl Host {
+    fn set(&mut self, path: &str, value: &str) {
+        self.settings.insert(path.to_owned(), value.to_owned());
+    }
+
+    /// The only thing that is not well.
+    fn complaint(&self, text: &str) -> (Level, String) {
+        let findings = self.diagnose(Some(&snapshot(text)));
+        let complaints: Vec<_> = findings.into_iter().filter(|finding| finding.level != Level::Ok).collect();
+        let [complaint] = complaints.as_slice() else { panic!("{complaints:#?}") };
+        let remedy = complaint.remedy.as_deref().unwrap();
+        (complaint.level, format!("{}: {}; {remedy}", complaint.subject, complaint.found))
+    }
+}
+
+#[test]
+fn a_healthy_machine_gives_no_cause_for_complaint() {
+    for snapshot in [None, Some(&snapshot(FULL_NAT))] {
+        let findings = healthy().diagnose(snapshot);
+        assert!(findings.iter().all(|f| f.level == Level::Ok && f.remedy.is_none()), "{findings:#?}");
+    }
+}
+
+#[test]
+fn each_obstacle_is_named_with_its_remedy() {
+    type Harm = fn(&mut Host);
+    let cases: [(Harm, Level, &str); 11] = [
+        (|h| h.tun_device = Some(TunError::NoDevice), Level::Fail, "TUN: there is no /dev/net/tun; modprobe tun"),
+        (|h| h.capabilities = Some(1 << 12), Level::Fail, "privileges: missing CAP_NET_RAW; run as root"),
+        (|h| h.links.push(link(9, "gate")), Level::Warn, "interface: gate exists"),
+        (|h| h.links[0].up = false, Level::Fail, "announce-on: eth0 is down; ip link set eth0 up"),
+        (|h| h.links[0].hardware_address = None, Level::Fail, "announce-on: eth0 is no Ethernet"),
+        (|h| h.set("ipv4/conf/eth0/proxy_arp", "1"), Level::Warn, "announce-on: eth0: the kernel answers ARP too"),
+        (
+            |h| h.set("ipv4/conf/eth0/forwarding", "0"),
+            Level::Fail,
+            "IPv4 forwarding: off on eth0; sysctl -w net.ipv4.ip_forward=1",
+        ),
+        (
+            |h| h.set("ipv6/conf/all/forwarding", "0"),
+            Level::Fail,
+            "IPv6 forwarding: off on eth0, vlan.5; sysctl -w net.ipv6.conf.all.forwarding=1",
+        ),
+        (|h| h.set("netfilter/nf_conntrack_count", "7"), Level::Warn, "conntrack: the kernel tracks 7"),
+        (|h| h.links[1].mtu = 1400, Level::Warn, "MTU: 1500, more than vlan.5 (1400)"),
+        (
+            |h| h.addresses[0].address = [10, 99, 0, 10].into(),
+            Level::Fail,
+            "addresses: 10.99.0.10 (a source address) is an address of eth0: the kernel keeps its packets; \
+             ip address del 10.99.0.10/24 dev eth0",
+        ),
+    ];
+    for (harm, level, expected) in cases {
+        let mut host = healthy();
+        harm(&mut host);
+        let (found_level, found) = host.complaint(FULL_NAT);
+        assert!(found.starts_with(expected) && found_level == level, "{found_level:?} {found}\nnot {expected}");
+    }
+}
+
+#[test]
+fn a_reverse_path_filter_only_harms_who_keeps_the_clients_address_and_routes_by_marks() {
+    let keeps = FULL_NAT.replace("name = \"web\"", "name = \"web\"\nsource-nat = false");
+    for (value, how) in [("1", "strict"), ("2", "loose")] {
+        let mut host = healthy();
+        host.set("ipv4/conf/all/rp_filter", value);
+        let all_well = |host: &Host, text| host.diagnose(Some(&snapshot(text))).iter().all(|f| f.level == Level::Ok);
+        assert!(all_well(&host, FULL_NAT) && all_well(&host, &keeps));
+
+        host.rules_by_mark = true;
+        assert!(all_well(&host, FULL_NAT));
+        let (level, found) = host.complaint(&keeps);
+        assert_eq!(level, Level::Warn);
+        assert!(found.starts_with(&format!("rp_filter: {how} for all: ")), "{found}");
+        assert!(found.ends_with("sysctl -w net.ipv4.conf.all.rp_filter=0"), "{found}");
+    }
+}
+
+#[test]
+fn a_local_address_within_a_prefix_is_doubtful_and_every_one_is_named() {
+    let mut host = healthy();
+    host.addresses[0].address = [192, 0, 2, 10].into();
+    let (level, found) = host.complaint(&FULL_NAT.replace("192.0.2.10:80", "192.0.2.0/28:80"));
+    assert_eq!(level, Level::Warn);
+    assert!(found.starts_with("addresses: 192.0.2.10 (in the prefix of a VIP) is an address of eth0"), "{found}");
+
+    host.addresses.push(LocalAddress { interface: 9, address: [10, 99, 0, 10].into(), prefix_length: 32 });
+    let failed = host.diagnose(Some(&snapshot(FULL_NAT))).into_iter().filter(|finding| finding.level == Level::Fail);
+    let remedies: Vec<_> = failed.filter_map(|finding| finding.remedy).collect();
+    assert_eq!(remedies, ["ip address del 192.0.2.10/24 dev eth0", "ip address del 10.99.0.10/32 dev interface 9"]);
+}
+
+#[test]
+fn ipv6_may_be_forced_on_or_not_be_wanted() {
+    let mut host = healthy();
+    host.set("ipv6/conf/all/forwarding", "0");
+    let v4_only = FULL_NAT
+        .replace(", \"fd00:99::10\"", "")
+        .replace(", \"[2001:db8::10]:80\"", "")
+        .replace(", { address = \"fd00::1\" }", "");
+    assert!(host.diagnose(Some(&snapshot(&v4_only))).iter().all(|finding| finding.level == Level::Ok));
+
+    host.set("ipv6/conf/eth0/force_forwarding", "1");
+    host.set("ipv6/conf/vlan.5/force_forwarding", "1");
+    assert!(host.diagnose(Some(&snapshot(FULL_NAT))).iter().all(|finding| finding.level == Level::Ok));
+}
+
+#[test]
+fn a_dot_in_an_interfaces_name_is_not_one_of_the_settings() {
+    assert_eq!(sysctl("ipv4/conf/eth0/proxy_arp", 0), "sysctl -w net.ipv4.conf.eth0.proxy_arp=0");
+    assert_eq!(sysctl("ipv4/conf/vlan.5/proxy_arp", 0), "sysctl -w net/ipv4/conf/vlan.5/proxy_arp=0");
+}
