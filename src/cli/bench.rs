@@ -188,6 +188,7 @@ impl Worker {
                 read.expect("copying does not fail");
             }
             let now = sys::now();
+            self.engine.foresee(self.batch.packets(), sys::prefetch);
             for n in 0..self.batch.len() {
                 let mut frame = self.batch.frame(n);
                 let mut packet = frame.packet().expect("the bench makes sound packets");

@@ -11,6 +11,7 @@
 
 pub mod conntrack;
 pub mod counters;
+mod foresight;
 mod fragment;
 mod guard;
 mod icmp;
@@ -42,8 +43,8 @@ use nat::ports::Ports;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WorkerId(pub u16);
 
-/// Flows a worker's cache has room for: beyond, it looks into the shared table.
-const CACHED_FLOWS: usize = 1 << 16;
+/// Flows a worker's cache has room for at most (32 bytes each, taken at start): beyond, it looks into the shared table.
+const CACHED_FLOWS: usize = 1 << 20;
 
 /// A packet that leaves beside the one in hand: an answer of the gateway, or a fragment that was held.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,7 +74,7 @@ pub struct Engine {
 impl Engine {
     /// The engine of this worker of a gateway, starting now.
     pub fn new(shared: &Arc<Shared>, worker: WorkerId, now: Instant) -> Self {
-        let flows = (shared.table.capacity() as usize).clamp(1, CACHED_FLOWS);
+        let flows = (shared.table.capacity() as usize).div_ceil(usize::from(shared.workers)).clamp(1, CACHED_FLOWS);
         Self {
             worker,
             policy: shared.policy.load_full(),

@@ -74,6 +74,12 @@ impl Batch {
         Ok(())
     }
 
+    /// The packets as they came, without their offload headers.
+    #[inline]
+    pub fn packets(&self) -> impl ExactSizeIterator<Item = &[u8]> {
+        self.frames.iter().map(|(start, len)| self.arena[*start..start + len].get(OFFLOAD_LEN..).unwrap_or_default())
+    }
+
     /// The nth packet.
     #[inline]
     pub fn frame(&mut self, n: usize) -> Frame<'_> {

@@ -28,6 +28,19 @@ pub fn now() -> Instant {
     Instant::from_micros(time.tv_sec as u64 * 1_000_000 + time.tv_nsec as u64 / 1_000)
 }
 
+/// Hints that memory will soon be read; the address need not be valid. Nothing, where stable Rust has no such hint.
+#[inline]
+pub fn prefetch(address: *const u8) {
+    // SAFETY: a prefetch reads nothing that the program sees and faults on no address; SSE is part of x86-64.
+    #[cfg(target_arch = "x86_64")]
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(address.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
+}
+
 /// Time of day as the span since 1970-01-01 00:00 UTC, for logs and for people. It may jump; nothing is timed by it.
 #[expect(clippy::disallowed_methods, reason = "the one place that may ask for the time of day")]
 pub fn wall_clock() -> Duration {

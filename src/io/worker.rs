@@ -115,6 +115,7 @@ impl Worker {
             return;
         }
         self.engine.counters().batches.add(1);
+        self.engine.foresee(self.batch.packets(), sys::prefetch);
         for n in 0..self.batch.len() {
             let frame = self.batch.frame(n);
             process(frame, &mut self.engine, &mut self.port, &self.mailboxes, now);

@@ -341,6 +341,9 @@ impl Flow {
     }
 }
 
+/// Cache lines that a flow lies in.
+pub const FLOW_LINES: usize = size_of::<Flow>().div_ceil(64);
+
 /// More than there can be flows.
 const NOT_NOTED: u32 = u32::MAX;
 

@@ -14,6 +14,6 @@ mod window;
 pub use cache::FlowCache;
 pub use expiry::Expiry;
 pub(super) use flow::Plan;
-pub use flow::{Direction, Flow, FlowKey, Lifecycle, State};
+pub use flow::{Direction, FLOW_LINES, Flow, FlowKey, Lifecycle, State};
 pub use queues::Scope;
 pub use table::{Refused, Table};
