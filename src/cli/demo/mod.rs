@@ -13,6 +13,7 @@ use super::exit::{Exit, Failure};
 use super::run;
 use crate::config;
 use crate::engine::{DropReason, Shared};
+use crate::io::control::ServeError;
 use crate::io::daemon::Daemon;
 use crate::io::namespace::enter_user_namespace;
 use crate::io::sys;
@@ -67,9 +68,9 @@ impl Demo {
         let snapshot = config::load(lab::CONFIG, "demo.toml", 0, "demo").expect("the demo's configuration is valid");
         let start = || Daemon::start(snapshot, Offloads::All);
         let daemon = lab.gateway.run(start).map_err(|error| Failure::no(error.to_string()))?;
-        let daemon = daemon.map_err(|error| run::start_failure(&error))?;
+        let mut daemon = daemon.map_err(|error| run::start_failure(&error))?;
         writeln!(out, "{PICTURE}")?;
-        if self.once { once(&lab, &daemon, out) } else { live(&lab, &daemon, out) }
+        if self.once { once(&lab, &mut daemon, out) } else { live(&lab, &mut daemon, out) }
     }
 }
 
@@ -82,7 +83,7 @@ const PICTURE: &str = "\
 ";
 
 /// The fixed load, all four ways at once, then a large download.
-fn once(lab: &Lab, daemon: &Daemon, out: &mut dyn Write) -> Result<Exit, Failure> {
+fn once(lab: &Lab, daemon: &mut Daemon, out: &mut dyn Write) -> Result<Exit, Failure> {
     let tally = Arc::new(Mutex::new(Tally::default()));
     let clients = Way::ALL.map(|way| {
         let tally = Arc::clone(&tally);
@@ -95,6 +96,7 @@ fn once(lab: &Lab, daemon: &Daemon, out: &mut dyn Write) -> Result<Exit, Failure
     }
     let tally = tally.lock().expect("the clients have ended");
     table(&tally, daemon.shared(), out)?;
+    still_serving(daemon)?;
     let mut whole = tally.failures() == 0;
     for way in [Way::TcpV4, Way::TcpV6] {
         let downloaded = lab.client.run(|| traffic::download(way)).map_err(|error| Failure::no(error.to_string()))?;
@@ -119,7 +121,7 @@ fn once(lab: &Lab, daemon: &Daemon, out: &mut dyn Write) -> Result<Exit, Failure
 }
 
 /// Traffic until Ctrl-C, which ends the process and with it all namespaces.
-fn live(lab: &Lab, daemon: &Daemon, out: &mut dyn Write) -> Result<Exit, Failure> {
+fn live(lab: &Lab, daemon: &mut Daemon, out: &mut dyn Write) -> Result<Exit, Failure> {
     let tally = Arc::new(Mutex::new(Tally::default()));
     for way in Way::ALL {
         let tally = Arc::clone(&tally);
@@ -139,9 +141,15 @@ fn live(lab: &Lab, daemon: &Daemon, out: &mut dyn Write) -> Result<Exit, Failure
             writeln!(out, "\x1b[H\x1b[2J{PICTURE}")?;
         }
         table(&tally.lock().expect("nobody panics while counting"), daemon.shared(), out)?;
+        still_serving(daemon)?;
         writeln!(out, "Ctrl-C ends it, and nothing is left behind.")?;
         out.flush()?;
     }
+}
+
+/// Requests that fail would not say why.
+fn still_serving(daemon: &mut Daemon) -> Result<(), Failure> {
+    daemon.failure().map_or(Ok(()), |error| Err(Failure::no(ServeError::Worker(error).to_string())))
 }
 
 fn table(tally: &Tally, shared: &Shared, out: &mut dyn Write) -> Result<(), Failure> {
