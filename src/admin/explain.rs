@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::describe::describe;
 use super::hex;
 use super::rows::{Explanation, Stage};
 use crate::engine::conntrack::FlowKey;
@@ -28,7 +29,10 @@ pub fn explain(shared: &Arc<Shared>, packet: &mut [u8], now: Instant) -> Explana
             (verdict, None)
         }
     };
-    out = engine.outbox().next().map(|outgoing| outgoing.packet).or(out);
+    for mut answer in engine.outbox().map(|outgoing| outgoing.packet) {
+        stages.stage("answer", || told(&mut answer));
+        out.get_or_insert(answer);
+    }
     let snapshot = &rehearsal.policy.load().snapshot;
     Explanation {
         verdict: word(verdict).to_owned(),
@@ -38,6 +42,10 @@ pub fn explain(shared: &Arc<Shared>, packet: &mut [u8], now: Instant) -> Explana
         stages: stages.list,
         packet_out: out.map(|packet| hex::encode(&packet)),
     }
+}
+
+fn told(answer: &mut [u8]) -> String {
+    describe(&Packet::parse(answer, Offload::default()).expect("what the gateway sends is sound"))
 }
 
 /// The word for a verdict in reports.
@@ -59,13 +67,6 @@ pub fn reason(verdict: Verdict) -> Option<&'static str> {
 fn key(packet: &Packet<'_>) -> Option<FlowKey> {
     let (source, destination) = packet.endpoints()?;
     Some(FlowKey { source, destination, protocol: packet.protocol() })
-}
-
-fn describe(packet: &Packet<'_>) -> String {
-    let (source, destination) = packet.addresses();
-    let ends = packet.endpoints().map_or_else(|| format!("{source} -> {destination}"), |(s, d)| format!("{s} -> {d}"));
-    let flags = packet.tcp().map(|segment| format!(", {:?}", segment.flags)).unwrap_or_default();
-    format!("{} {ends}{flags}, TTL {}, {} bytes", packet.protocol(), packet.ttl(), packet.bytes().len())
 }
 
 /// Writes down what it is told.

@@ -5,6 +5,7 @@
 //! flows need neither one buffer nor one lock. Several questions may follow each other on one connection.
 
 mod answer;
+mod describe;
 mod explain;
 mod filter;
 pub mod hex;

@@ -223,7 +223,7 @@ pub struct Explanation {
     pub backend: Option<String>,
     /// The way through the engine.
     pub stages: Vec<Stage>,
-    /// The packet that leaves, in hexadecimal digits.
+    /// The packet that leaves, or the first that the gateway answers with, in hexadecimal digits.
     pub packet_out: Option<String>,
 }
 

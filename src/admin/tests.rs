@@ -212,6 +212,29 @@ fn an_explanation_tells_the_way_and_changes_nothing() {
 }
 
 #[test]
+fn an_explanation_tells_what_the_gateway_answers_with() {
+    let world = World::new();
+    let (client, vip) = (at("198.51.100.9:40000"), at("192.0.2.10:81"));
+    let ping = build::icmp(client.address, vip.address, vec![8, 0, 0, 0, 0, 1, 0, 1]);
+    let mut late = syn("198.51.100.9:40000", "192.0.2.10:80");
+    (late[8], late[10]) = (1, late[10] + 63); // TTL, and the checksum that goes with it
+    for (packet, answer) in [
+        (
+            syn("198.51.100.9:40000", "192.0.2.10:81"),
+            "tcp 192.0.2.10:81 -> 198.51.100.9:40000, RST,ACK, TTL 64, 40 bytes",
+        ),
+        (build::udp(client, vip, b"?"), "icmp port unreachable 192.0.2.10 -> 198.51.100.9, TTL 64, 57 bytes"),
+        (late, "icmp time exceeded 192.0.2.10 -> 198.51.100.9, TTL 64, 68 bytes"),
+        (ping, "icmp echo reply 192.0.2.10 -> 198.51.100.9, TTL 64, 28 bytes"),
+    ] {
+        let told = world.explain(&packet);
+        let last = told.stages.last().unwrap();
+        assert_eq!((told.verdict.as_str(), last.stage.as_str(), last.text.as_str()), ("reply", "answer", answer));
+        assert!(told.packet_out.is_some());
+    }
+}
+
+#[test]
 fn an_explanation_knows_the_flows_there_are() {
     let world = World::with_flows();
     let second = &world.flows(backend("b2"))[0];
