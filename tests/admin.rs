@@ -5,7 +5,8 @@
 mod common;
 
 use std::fs;
-use std::net::UdpSocket;
+use std::io::ErrorKind;
+use std::net::{TcpStream, UdpSocket};
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -95,8 +96,14 @@ struct Daemon {
 impl Daemon {
     /// Starts it, or says why that cannot be done here.
     fn start(test: &str) -> Option<Self> {
+        Self::start_with(test, &[])
+    }
+
+    /// Starts it with these options.
+    fn start_with(test: &str, options: &[&str]) -> Option<Self> {
         let place = Place::make(test)?;
         let mut command = place.run();
+        command.args(options);
         let process = place.namespace.run(|| command.stderr(Stdio::null()).spawn().unwrap()).unwrap();
         let mut daemon = Self { process, place };
         daemon.wait_until("it answers", |daemon| daemon.ask(&["show", "services"]).status.success());
@@ -132,6 +139,11 @@ impl Daemon {
         self.wait_until("it has a flow", |daemon| {
             daemon.items(&["show", "flows"]).iter().any(|flow| flow["client"] == client.as_str())
         });
+    }
+
+    fn terminate(&self) {
+        let pid = self.process.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
     }
 
     fn wait_until(&mut self, what: &str, done: impl Fn(&Self) -> bool) {
@@ -246,8 +258,7 @@ fn what_is_not_there_or_not_allowed_is_told_by_sentence_and_exit_code() {
     let (exit, said) = code(&daemon.ask(&["run", "-c", file.to_str().unwrap()]));
     assert!(exit == Some(4) && said.contains("another tungate answers"), "{exit:?} {said}");
 
-    let pid = daemon.process.id().to_string();
-    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    daemon.terminate();
     assert!(daemon.process.wait().unwrap().success(), "SIGTERM ends it with 0");
     assert!(!daemon.socket().exists(), "its socket goes with it");
     assert_eq!(code(&daemon.ask(&["show", "services"])).0, Some(3));
@@ -270,4 +281,26 @@ fn an_address_of_the_machine_is_refused_with_the_command_that_removes_it() {
     place.address("192.0.2.10", true);
     let both = format!("192.0.2.10 (a VIP) is an address of lo, {source}");
     refused(&both, &format!("ip address del 192.0.2.10/32 dev lo; {remedy}"));
+}
+
+#[test]
+fn a_draining_gateway_refuses_newcomers_at_once_and_ends_with_its_last_flow() {
+    let Some(mut daemon) = Daemon::start_with("a_draining_gateway", &["--drain", "1h"]) else { return };
+    daemon.query_from(40_000);
+    daemon.terminate();
+    let explain = ["explain", "udp", "198.51.100.7:50000", "192.0.2.10:53"];
+    daemon.wait_until("it drains", |daemon| daemon.told(&explain).contains("answer     icmp port unreachable"));
+    let refused = || {
+        let tcp = TcpStream::connect("192.0.2.10:80").map_err(|error| error.kind());
+        let udp = UdpSocket::bind((CLIENT, 40_001)).unwrap();
+        udp.connect("192.0.2.10:53").unwrap();
+        udp.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        udp.send(b"?").unwrap();
+        (tcp.err(), udp.recv(&mut [0; 9]).map_err(|error| error.kind()).err())
+    };
+    let refusals = daemon.place.namespace.run(refused).unwrap();
+    assert_eq!(refusals, (Some(ErrorKind::ConnectionRefused), Some(ErrorKind::ConnectionRefused)));
+    daemon.query_from(40_000);
+    assert_eq!(daemon.told(&["flows", "kill", "--client", CLIENT]), "1 flow ended\n");
+    assert!(daemon.process.wait().unwrap().success());
 }

@@ -29,7 +29,7 @@ pub(super) struct Run {
     /// The configuration file
     #[arg(short, long, value_name = "FILE")]
     config: PathBuf,
-    /// On SIGTERM, let the flows there are go on for at most this long, and take no new ones
+    /// On SIGTERM, let the flows that still carry something go on for at most this long, and refuse new ones
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = humantime::parse_duration)]
     drain: Duration,
     /// Which records to log

@@ -80,13 +80,14 @@ impl Engine {
         self.send_error(packet, Error::TimeExceeded, source, DropReason::TtlExceeded, now)
     }
 
-    /// Nobody listens on this UDP port of a VIP. A damaged datagram may have been for another (RFC 1122 4.1.3.4).
-    pub(super) fn port_unreachable(&mut self, packet: &Packet<'_>, now: Instant) -> Verdict {
+    /// Nobody listens on this UDP port of a VIP, for this reason. A damaged datagram may have been for another (RFC 1122
+    /// 4.1.3.4).
+    pub(super) fn port_unreachable(&mut self, packet: &Packet<'_>, reason: DropReason, now: Instant) -> Verdict {
         if !packet.transport_checksum_ok() {
-            return Verdict::Drop(DropReason::NoService);
+            return Verdict::Drop(reason);
         }
         let (_, vip) = packet.addresses();
-        self.send_error(packet, Error::PortUnreachable, vip, DropReason::NoService, now)
+        self.send_error(packet, Error::PortUnreachable, vip, reason, now)
     }
 
     /// A packet that is dropped for this reason. If it is IPv6 and for one of our addresses, its sender is told what was

@@ -47,8 +47,24 @@ impl Engine {
             Ok(flow) => self.launch(&flow, packet, now, trace),
             Err(reason) => {
                 self.counters().service(service).refused.add(1);
-                if reason == DropReason::PortsExhausted { self.prohibited(packet, now) } else { Verdict::Drop(reason) }
+                self.decline(packet, reason, now)
             }
+        }
+    }
+
+    /// Refuses a flow. Where another try would do no better, or better elsewhere, its client is told at once.
+    fn decline(&mut self, packet: &Packet<'_>, reason: DropReason, now: Instant) -> Verdict {
+        if reason == DropReason::PortsExhausted {
+            return self.prohibited(packet, now);
+        }
+        if reason != DropReason::Draining {
+            return Verdict::Drop(reason);
+        }
+        // As a host whose server has stopped: the client fails over at once, if it knows where to.
+        if packet.protocol() == Protocol::TCP {
+            self.reset(packet, reason)
+        } else {
+            self.port_unreachable(packet, reason, now)
         }
     }
 
@@ -75,6 +91,7 @@ impl Engine {
         trace: &mut T,
     ) -> Result<Arc<Flow>, DropReason> {
         let policy = Arc::clone(&self.policy);
+        let scheduler = policy.scheduler(service, packet.family()).ok_or(DropReason::Draining)?;
         let limits = &policy.snapshot.service(service).limits;
         self.shared.limits.take(service, limits, key.source.address, now)?;
         // One hash of the flow and the seed is all the chance there is: the same flow meets the same luck on both
@@ -87,7 +104,7 @@ impl Engine {
             random,
             loads: &self.shared.loads,
         };
-        let backend = policy.scheduler(service, packet.family()).pick(&request).ok_or(DropReason::NoBackend)?;
+        let backend = scheduler.pick(&request).ok_or(DropReason::NoBackend)?;
         let target = policy.snapshot.backend(backend).endpoint(key.destination.port);
         trace.route(Route { service: Some(service), backend: Some(backend) });
         trace.stage("schedule", || format!("{} at {target}", policy.snapshot.backend(backend).name));
@@ -205,7 +222,7 @@ impl Engine {
         let is_vip = snapshot.listeners.is_vip(key.destination.address);
         match key.protocol {
             Protocol::TCP => self.reset(packet, if is_vip { DropReason::NoService } else { DropReason::NoFlow }),
-            _ if is_vip => self.port_unreachable(packet, now),
+            _ if is_vip => self.port_unreachable(packet, DropReason::NoService, now),
             _ => Verdict::Drop(DropReason::NoFlow),
         }
     }

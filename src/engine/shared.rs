@@ -8,7 +8,7 @@ use super::conntrack::{Flow, Table};
 use super::counters::Counters;
 use super::guard::Limits;
 use super::scheduler::{self, Candidate, Loads, Scheduler};
-use crate::config::{Service, ServiceId, Snapshot};
+use crate::config::{ServiceId, Snapshot};
 use crate::wire::Family;
 
 /// The flow table, the counters and the configuration in force. One for a gateway, behind an [`Arc`].
@@ -49,7 +49,8 @@ impl Shared {
     /// the flows a copy of this one. All ports are free there, and schedulers that take turns begin with the first.
     #[must_use]
     pub fn rehearsal(&self, flow: Option<&Arc<Flow>>) -> Arc<Self> {
-        let snapshot = Arc::clone(&self.policy.load().snapshot);
+        let policy = self.policy.load();
+        let snapshot = Arc::clone(&policy.snapshot);
         let (services, backends) = (snapshot.services.len(), snapshot.backends.len());
         let table = Table::new(snapshot.gateway.max_flows, self.seed);
         if let Some(flow) = flow {
@@ -60,7 +61,7 @@ impl Shared {
             counters: Counters::new(1, services, backends),
             loads: self.loads.clone(),
             limits: self.limits.clone(),
-            policy: ArcSwap::from_pointee(Policy::new(snapshot)),
+            policy: ArcSwap::from_pointee(if policy.is_closed() { policy.closed() } else { Policy::new(snapshot) }),
             seed: self.seed,
             workers: 1,
         })
@@ -72,7 +73,16 @@ impl Shared {
 pub struct Policy {
     /// The configuration.
     pub snapshot: Arc<Snapshot>,
-    schedulers: Vec<[Box<dyn Scheduler>; 2]>,
+    intake: Intake,
+}
+
+/// Whether new flows are taken.
+#[derive(Debug)]
+enum Intake {
+    /// They are, and go where these say: a scheduler for each service and family.
+    Open(Vec<[Box<dyn Scheduler>; 2]>),
+    /// None is.
+    Closed,
 }
 
 impl Policy {
@@ -89,23 +99,27 @@ impl Policy {
         };
         let ids = (0..snapshot.services.len()).map(|n| ServiceId(u16::try_from(n).expect("checked by config")));
         let schedulers = ids.map(|id| [of_family(id, true), of_family(id, false)]).collect();
-        Self { schedulers, snapshot }
+        Self { intake: Intake::Open(schedulers), snapshot }
     }
 
-    /// The same configuration, but no backend takes new flows: for a gateway that is about to stop.
+    /// The same configuration, but no new flow is taken: for a gateway that is about to stop.
     #[must_use]
     pub fn closed(&self) -> Self {
-        let nobody = |service: &Service| std::array::from_fn(|_| scheduler::build(service.balance, &[]));
-        let schedulers = self.snapshot.services.iter().map(nobody).collect();
-        Self { schedulers, snapshot: Arc::clone(&self.snapshot) }
+        Self { intake: Intake::Closed, snapshot: Arc::clone(&self.snapshot) }
     }
 
-    /// The scheduler for flows of this family.
-    pub fn scheduler(&self, service: ServiceId, family: Family) -> &dyn Scheduler {
-        let [v4, v6] = &self.schedulers[usize::from(service.0)];
-        match family {
+    /// Whether no new flow is taken.
+    pub const fn is_closed(&self) -> bool {
+        matches!(self.intake, Intake::Closed)
+    }
+
+    /// The scheduler for flows of this family; `None` if no new ones are taken.
+    pub fn scheduler(&self, service: ServiceId, family: Family) -> Option<&dyn Scheduler> {
+        let Intake::Open(schedulers) = &self.intake else { return None };
+        let [v4, v6] = &schedulers[usize::from(service.0)];
+        Some(match family {
             Family::V4 => &**v4,
             Family::V6 => &**v6,
-        }
+        })
     }
 }

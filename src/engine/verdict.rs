@@ -120,6 +120,7 @@ drop_reasons! {
     TtlExceeded "ttl-exceeded" "TTL or hop limit ran out here"
     NoService "no-service" "no service listens on this address, port and protocol"
     NoFlow "no-flow" "not the start of a flow, and no flow is known for it"
+    Draining "draining" "the gateway is about to stop, and takes no new flows"
     ServiceRate "service-rate" "the service takes no more than its limit of new flows"
     ClientRate "client-rate" "the service takes no more than its limit of new flows of one client"
     ServiceFlows "service-flows" "the service's max-flows is reached, and every flow is in use"

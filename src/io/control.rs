@@ -24,8 +24,8 @@ const ADMIN: Token = Token(2);
 /// How often the workers are looked at.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Serves until SIGTERM or SIGINT: then, at the latest `drain` later, or when the last flow has ended, returns. A second
-/// signal ends the waiting. `answer` answers the admin socket's questions.
+/// Serves until SIGTERM or SIGINT: then, at the latest `drain` later, or when no flow carries anything any more, returns.
+/// A second signal ends the waiting. `answer` answers the admin socket's questions.
 ///
 /// # Errors
 /// [`ServeError`].
@@ -91,9 +91,10 @@ enum Phase {
 impl Phase {
     fn after_signal(self, daemon: &Daemon, drain: Duration) -> Self {
         match self {
-            Self::Serving if !drain.is_zero() && !daemon.shared().table.is_empty() => {
-                log::info!(flows = daemon.shared().table.len(), seconds = drain.as_secs(); "draining: no new flows");
+            Self::Serving if !drain.is_zero() => {
                 daemon.stop_new_flows();
+                let flows = daemon.flows_in_use();
+                log::info!(flows, seconds = drain.as_secs(); "draining: no new flows");
                 Self::Draining(sys::now() + drain)
             }
             Self::Serving | Self::Draining(_) | Self::Over => Self::Over,
@@ -103,7 +104,11 @@ impl Phase {
     fn is_over(self, daemon: &Daemon) -> bool {
         match self {
             Self::Serving => false,
-            Self::Draining(until) => daemon.shared().table.is_empty() || sys::now() >= until,
+            Self::Draining(until) if sys::now() < until => !daemon.has_flows_in_use(),
+            Self::Draining(_) => {
+                log::warn!(flows = daemon.flows_in_use(); "the time to drain is over: these flows are cut");
+                true
+            }
             Self::Over => true,
         }
     }
@@ -111,7 +116,7 @@ impl Phase {
     fn patience(self) -> Duration {
         match self {
             Self::Serving | Self::Over => INTERVAL,
-            Self::Draining(_) => Duration::from_millis(100),
+            Self::Draining(_) => Duration::from_millis(250),
         }
     }
 }

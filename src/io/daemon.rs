@@ -87,6 +87,19 @@ impl Daemon {
         self.shared.policy.store(Arc::new(closed));
     }
 
+    /// Whether a flow still carries something.
+    pub fn has_flows_in_use(&self) -> bool {
+        let now = sys::now();
+        self.shared.table.any(|flow| flow.carries(now))
+    }
+
+    /// How many flows still carry something.
+    pub fn flows_in_use(&self) -> u32 {
+        let (now, mut count) = (sys::now(), 0);
+        self.shared.table.for_each(|flow| count += u32::from(flow.carries(now)));
+        count
+    }
+
     /// The routes to the TUN, if they are ours to keep.
     pub fn routes(&mut self) -> Option<&mut Routes> {
         self.routes.as_mut()

@@ -1,6 +1,7 @@
 //! Connection tracking: what a flow is, where it is kept, how its TCP state moves, when it is forgotten.
 
 mod cache;
+mod drain;
 mod expiry;
 mod flow;
 mod list;

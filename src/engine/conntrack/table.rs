@@ -160,6 +160,12 @@ impl Table {
         self.flows.remove_if(flow.key(direction), |_, entered| Arc::ptr_eq(entered, flow));
     }
 
+    /// Whether there is such a flow: as [`Self::for_each`], up to the first.
+    pub fn any(&self, mut is_one: impl FnMut(&Arc<Flow>) -> bool) -> bool {
+        let original = |flow: &Arc<Flow>, key: &FlowKey| key == flow.key(Direction::Original) && flow.is_alive();
+        self.flows.iter().any(|entry| original(entry.value(), entry.key()) && is_one(entry.value()))
+    }
+
     /// Calls `visit` with every flow once, one shard at a time: for listings, never for a worker. While it visits, the
     /// shard is locked: `visit` must not call the table.
     pub fn for_each(&self, mut visit: impl FnMut(&Arc<Flow>)) {
