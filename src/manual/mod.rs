@@ -10,11 +10,12 @@
 //! 6. [`timeouts`]: how long a flow is remembered, and which RFC says so
 //! 7. [`limits`]: how many flows a gateway and its services take, and what a flood does
 //! 8. [`packets`]: what happens to odd packets, and our choice where the references disagree
-//! 9. [`drops`]: all reasons for which a packet is dropped
-//! 10. [`troubleshooting`]: from what one sees to what to do
-//! 11. [`json`]: what programs can read
-//! 12. [`exit_codes`]: what scripts can rely on
-//! 13. [`requirements`]: the rules for packets, and the tests that show each of them
+//! 9. [`kernel`]: what differs from the kernel's own NAT, and how that is known
+//! 10. [`drops`]: all reasons for which a packet is dropped
+//! 11. [`troubleshooting`]: from what one sees to what to do
+//! 12. [`json`]: what programs can read
+//! 13. [`exit_codes`]: what scripts can rely on
+//! 14. [`requirements`]: the rules for packets, and the tests that show each of them
 //!
 //! Each verb has a manual page, too: `tungate man DIR` writes them.
 
@@ -32,6 +33,10 @@ pub mod exit_codes {
 
 pub mod json {
     #![doc = include_str!("json.md")]
+}
+
+pub mod kernel {
+    #![doc = include_str!("kernel.md")]
 }
 
 pub mod limits {
