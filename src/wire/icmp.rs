@@ -65,7 +65,8 @@ pub fn quote(packet: &Packet<'_>) -> Result<Quote, Malformed> {
     if header.family != packet.family() {
         return Err(Malformed::IpHeader);
     }
-    let end = at + quoted.len().min(header.total_len as usize);
+    // What lies behind the end of the quoted packet is none of it, be it the length that lies.
+    let quoted = &quoted[..quoted.len().min(header.total_len as usize)];
     let has_ports = matches!(header.protocol, Protocol::TCP | Protocol::UDP);
     if !has_ports || header.fragment.is_some_and(|f| f.offset != 0) {
         return Err(Malformed::Transport);
@@ -78,7 +79,7 @@ pub fn quote(packet: &Packet<'_>) -> Result<Quote, Malformed> {
         source: Endpoint::new(source, u16::from_be_bytes([ports[0], ports[1]])),
         destination: Endpoint::new(destination, u16::from_be_bytes([ports[2], ports[3]])),
         at,
-        end,
+        end: at + quoted.len(),
     })
 }
 

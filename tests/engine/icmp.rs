@@ -122,6 +122,16 @@ fn r63_r64_ports_are_found_behind_options_and_in_eight_bytes() {
 }
 
 #[test]
+fn r108_a_quote_that_says_it_ends_before_its_ports_is_no_quote() {
+    for_each_family(|world, connection, router| {
+        let (left, _) = from_backend(world, &connection);
+        let (at, len) = if router.is_v4() { (2, [0, 20]) } else { (4, [0, 0]) };
+        let short = altered(left, |bytes| bytes[at..at + 2].copy_from_slice(&len));
+        world.complains(router, connection.vip.address, (3, 1, 0), &short).dropped(DropReason::IcmpQuote);
+    });
+}
+
+#[test]
 fn r65_extensions_behind_the_quote_pass_under_the_outer_checksum() {
     let mut world = World::new(CONFIG);
     let (connection, router) = (world.client(1).opens("web"), address("203.0.113.9"));

@@ -257,6 +257,19 @@ proptest! {
     }
 
     #[test]
+    fn what_a_quote_holds_behind_its_own_length_is_no_transport_header(mut case in case(), len in 0usize..8) {
+        // Eight bytes and more are there, but the quoted header says that its packet ends before them.
+        (case.kept, case.extension) = (case.kept.max(8), None);
+        let (mut message, end) = (case.message(), case.quoted.transport_at() + len);
+        let quote = &mut message[8..];
+        let (at, len) = if case.quoted.family() == Family::V4 { (2, end) } else { (4, end - 40) };
+        quote[at..at + 2].copy_from_slice(&u16::try_from(len).unwrap().to_be_bytes());
+        oracle::fix_ipv4(quote);
+        let mut bytes = build::icmp(case.outer.0, case.outer.1, message);
+        prop_assert_eq!(read_quote(&mut bytes), Err(Malformed::Truncated));
+    }
+
+    #[test]
     fn r65_extensions_and_padding_pass_and_the_outer_checksum_covers_them(
         case in case().prop_filter("with extensions", |case| case.extension.is_some()),
     ) {
