@@ -52,6 +52,9 @@ impl Engine {
             return Verdict::Drop(DropReason::IcmpNoFlow); // R66
         };
         let (outer_source, outer_destination) = packet.addresses();
+        if self.policy.snapshot.is_own(outer_source) {
+            return Verdict::Drop(DropReason::SpoofedSource); // R16
+        }
         if outer_destination != sent.source.address {
             return Verdict::Drop(DropReason::IcmpNoFlow); // who is told is not who sent that
         }

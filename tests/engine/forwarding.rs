@@ -6,6 +6,41 @@ use tungate::wire::{Packet, build};
 use crate::CONFIG;
 use crate::support::{Sight, World, address, altered, at, segment, with_ttl};
 
+/// Which packets are refused is shown beside the door; here, that each counts once and that nobody hears of it.
+#[test]
+fn r1_r2_r3_r5_r15_r85_what_does_not_pass_the_door_is_dropped_in_silence_and_counted() {
+    let (client, vip) = (at("198.51.100.1:40000"), at("192.0.2.10:80"));
+    let (client6, vip6) = (at("[2001:db8:1::1]:40000"), at("[2001:db8::10]:80"));
+    let syn = build::tcp(client, vip, &segment("SYN", 1, 0));
+    let syn6 = build::tcp(client6, vip6, &segment("SYN", 1, 0));
+    let mut wrong_sum = syn.clone();
+    wrong_sum[10] ^= 1;
+    let bad_option =
+        altered([&syn[..20], &[7, 0, 0, 0], &syn[20..]].concat(), |bytes| (bytes[0], bytes[3]) = (0x46, 44));
+    let mut endless =
+        build::ip(client6.address, vip6.address, tungate::wire::Protocol(60), 64, &[60, 0, 1, 4, 0, 0, 0, 0].repeat(9));
+    endless[40 + 64] = 6;
+    for (packet, reason) in [
+        (wrong_sum.clone(), DropReason::BadIpChecksum),
+        (altered(syn.clone(), |bytes| bytes[0] = 0x44), DropReason::BadIpHeader),
+        (altered(syn.clone(), |bytes| bytes[3] = 19), DropReason::BadIpHeader),
+        (syn[..19].to_vec(), DropReason::Truncated),
+        (syn[..39].to_vec(), DropReason::Truncated),
+        (syn6[..59].to_vec(), DropReason::Truncated),
+        (altered(syn.clone(), |bytes| bytes[0] = 0x55), DropReason::BadIpHeader),
+        (bad_option, DropReason::BadIpOption),
+        (endless, DropReason::BadExtensionHeader),
+    ] {
+        let mut world = World::new(CONFIG);
+        world.receives(packet.clone()).dropped(reason);
+        let counters = world.counters();
+        assert_eq!((counters["received"], counters[&format!("drop {}", reason.name())]), (1, 1));
+    }
+    // What the kernel says of the transport checksum does not excuse that of the header.
+    let offload = tungate::wire::Offload { checksum: tungate::wire::Checksum::Verified, ..Default::default() };
+    assert!(Packet::parse(&mut wrong_sum, offload).is_err());
+}
+
 #[test]
 fn r6_each_direction_costs_one_hop() {
     for v6 in [false, true] {
@@ -52,9 +87,12 @@ fn r7_a_packet_without_hops_is_answered_quoting_it_as_it_was_received() {
 
 #[test]
 fn r8_what_is_for_the_gateway_itself_needs_no_hops() {
-    for (vip, client, request, reply) in
-        [("192.0.2.10", "198.51.100.7", 8, 0), ("2001:db8::10", "2001:db8:1::7", 128, 129)]
-    {
+    for (vip, client, request, reply) in [
+        ("192.0.2.10", "198.51.100.7", 8, 0),
+        ("2001:db8::10", "2001:db8:1::7", 128, 129),
+        ("10.99.0.10", "198.51.100.7", 8, 0),
+        ("fd00:99::10", "2001:db8:1::7", 128, 129),
+    ] {
         let mut world = World::new(CONFIG);
         let ping = build::icmp(address(client), address(vip), vec![request, 0, 0, 0, 0, 7, 0, 1, 0xab]);
         let answer = world.receives(with_ttl(ping, 1)).answered();
@@ -71,9 +109,12 @@ fn r9_there_is_no_error_about_what_must_not_be_answered() {
     // An ICMP error.
     let error = build::icmp(client.address, vip.address, [vec![3, 1, 0, 0, 0, 0, 0, 0], datagram()].concat());
     world.receives(with_ttl(error, 1)).dropped(DropReason::IcmpNoFlow);
-    // A later fragment.
-    let fragment = altered(datagram(), |bytes| bytes[6..8].copy_from_slice(&8u16.to_be_bytes()));
-    assert!(world.receives(with_ttl(fragment, 1)).own.is_empty());
+    // A later fragment, with its first here; that one gets an error.
+    let fragment = |offset: u16| altered(datagram(), |bytes| bytes[6..8].copy_from_slice(&offset.to_be_bytes()));
+    world.receives(with_ttl(fragment(0x2000), 1)).answered();
+    let other = |packet: Vec<u8>| altered(packet, |bytes| bytes[5] = 1);
+    world.receives(other(fragment(0x2000))).forwarded();
+    world.receives(with_ttl(other(fragment(20)), 1)).dropped(DropReason::TtlExceeded);
     // To nobody in particular, or from nobody.
     for (source, destination) in [
         ("198.51.100.1:4000", "224.0.0.1:53"),
@@ -148,6 +189,13 @@ fn r16_martians_and_spoofed_sources_are_dropped() {
         world.client_at(at(own)).syn("web").dropped(DropReason::SpoofedSource);
     }
     assert_all_counters!(world, "received" => 22, "drop martian" => 17, "drop spoofed-source" => 5);
+    // Nor is an error believed that one of the gateway's own addresses would have sent.
+    let connection = world.client(1).opens("web");
+    let left = world.backend_says(&connection, &connection.backend_segment("ACK")).forwarded().bytes;
+    for own in ["192.0.2.10", "10.99.0.10", "192.0.2.20"] {
+        world.complains(address(own), connection.vip.address, (3, 1, 0), &left).dropped(DropReason::SpoofedSource);
+    }
+    world.complains(address("203.0.113.9"), connection.vip.address, (3, 1, 0), &left).forwarded();
 }
 
 #[test]

@@ -1,9 +1,12 @@
 //! Fragments through the engine: R72-R83 of the requirements.
 
-use tungate::engine::{DropReason, Verdict};
-use tungate::wire::{Address, Endpoint, Offload, Packet, Protocol, build};
+use std::collections::HashSet;
 
-use crate::support::{World, altered, at, with_ttl};
+use tungate::engine::{DropReason, Verdict};
+use tungate::wire::build::{self, Tcp};
+use tungate::wire::{Address, Endpoint, Offload, Packet, Protocol};
+
+use crate::support::{World, altered, at, segment, with_ttl};
 
 const CONFIG: &str = r#"
 [gateway]
@@ -133,6 +136,31 @@ fn r72_fragments_in_any_order_reach_the_same_real_within_their_boundaries() {
     }
 }
 
+/// Where each would go by itself: to the next backend.
+#[test]
+fn r72_all_fragments_go_to_the_backend_that_the_first_was_given() {
+    let turns = CONFIG
+        .replace("10.0.0.1:53\" }", "10.0.0.1:53\" }, { address = \"10.0.0.2:53\" }, { address = \"[fd00::2]:53\" }")
+        .replace("protocol = \"udp\"", "protocol = \"udp\"\nbalance = \"round-robin\"");
+    let mut world = World::new(&turns);
+    for (client, vip, ..) in families() {
+        let mut backends = HashSet::new();
+        for id in 0..20 {
+            let from = Endpoint::new(client.address, 5_000 + id);
+            let [first, second, third] = <[_; 3]>::try_from(cut(from, vip, id, &[64, 128, 40])).unwrap();
+            let out = world.send_all(&[second, first, third]);
+            let to: HashSet<Address> = out.iter().map(|packet| destination(packet)).collect();
+            assert_eq!((out.len(), to.len()), (3, 1), "{to:?}");
+            backends.extend(to);
+        }
+        assert_eq!(backends.len(), 2, "both backends are in use");
+    }
+}
+
+fn destination(packet: &[u8]) -> Address {
+    Packet::parse(&mut packet.to_vec(), Offload::default()).unwrap().addresses().1
+}
+
 #[test]
 fn r73_what_comes_before_the_first_is_held_and_bounded() {
     let (client, vip, ..) = families()[0];
@@ -148,6 +176,28 @@ fn r73_what_comes_before_the_first_is_held_and_bounded() {
     assert_eq!(counters.consumed.get(), 1024);
     // The newest can still be finished.
     assert_eq!(world.send_all(&cut(client, vip, 4999, &[64, 1400])[..1]).len(), 2);
+}
+
+/// 4 MiB for each worker, and 256 pieces of one datagram.
+#[test]
+fn r73_what_is_held_is_bounded_in_bytes_and_in_pieces() {
+    for (client, vip, ..) in families() {
+        let mut world = World::new(CONFIG);
+        for id in 0..800 {
+            for piece in &cut(client, vip, id, &[64, 1400, 1400, 1400, 1400, 8])[1..5] {
+                assert_eq!(world.send(piece).0, Verdict::Consume);
+            }
+        }
+        let held = world.counters()["consumed"] * 1_420;
+        assert!((3 << 20..=4 << 20).contains(&held), "{held} bytes");
+        assert_eq!(world.counters()["consumed"] + world.drops(DropReason::FragmentTimeout), 3_200);
+
+        let mut world = World::new(CONFIG);
+        let pieces = cut(client, vip, 1, &[8; 300]);
+        let verdicts: Vec<_> = pieces[1..].iter().map(|piece| world.send(piece).0).collect();
+        assert!(verdicts[..256].iter().all(|verdict| *verdict == Verdict::Consume));
+        assert!(verdicts[256..].iter().all(|verdict| *verdict == Verdict::Drop(DropReason::FragmentLimit)));
+    }
 }
 
 #[test]
@@ -230,18 +280,40 @@ fn r77_exact_duplicates_are_ignored() {
     }
 }
 
+/// Too small for its TCP header: neither it nor what comes behind it goes anywhere.
 #[test]
 fn r80_tiny_fragments_decide_nothing() {
-    let (client, vip, ..) = families()[0];
-    let mut world = World::new(CONFIG);
-    // The first fragment does not even hold the UDP header: refused at the door.
-    let mut tiny = fragment(client.address, vip.address, 5, 0, true, &[0; 8]);
-    tiny.truncate(tiny.len() - 1);
-    assert!(Packet::parse(&mut tiny, Offload::default()).is_err());
-    // RFC 3128: a TCP fragment at offset 8 could overwrite the flags.
-    let flags = fragment(client.address, vip.address, 5, 8, true, &[0; 16]);
-    let flags = altered(flags, |bytes| bytes[9] = Protocol::TCP.0);
-    assert_eq!(world.send(&flags).0, Verdict::Drop(DropReason::BadFragment));
+    for (client, vip, ..) in families() {
+        let mut world = World::new(&CONFIG.replace("protocol = \"udp\"", "protocol = \"tcp\""));
+        let syn = build::tcp(client, vip, &Tcp { payload: &[0; 20], ..segment("SYN", 1, 0) });
+        let syn = &syn[syn.len() - 40..];
+        let piece = |offset: usize, len: usize| {
+            let packet =
+                fragment(client.address, vip.address, 5, offset, offset + len < 40, &syn[offset..offset + len]);
+            if client.address.is_v4() {
+                altered(packet, |bytes| bytes[9] = Protocol::TCP.0)
+            } else {
+                altered(packet, |bytes| bytes[40] = Protocol::TCP.0)
+            }
+        };
+        for tiny in [8, 16] {
+            let first = world.send(&piece(0, tiny));
+            if client.address.is_v4() {
+                assert_eq!(first, (Verdict::Drop(DropReason::BadTransportHeader), Vec::new()));
+            } else {
+                assert_eq!(first.0, Verdict::Reply, "R82");
+            }
+            let rest = world.send(&piece(tiny, 40 - tiny));
+            // RFC 3128: at offset 8 it could bring the flags, or overwrite them.
+            let held = if tiny == 8 { Verdict::Drop(DropReason::BadFragment) } else { Verdict::Consume };
+            assert_eq!(rest, (held, Vec::new()));
+        }
+        assert!(world.shared.table.is_empty());
+        world.wait(61);
+        // Where the header is whole, the flags at offset 8 are refused all the same, and the rest follows the first.
+        assert_eq!(world.send(&piece(0, 24)).0, Verdict::Forward);
+        assert_eq!(world.send(&piece(8, 16)).0, Verdict::Drop(DropReason::BadFragment));
+    }
 }
 
 #[test]
@@ -249,7 +321,8 @@ fn r81_an_atomic_fragment_is_no_fragment() {
     let (client, vip, _, backend) = families()[1];
     let mut world = World::new(CONFIG);
     // A real fragment of the same id is waiting; the atomic one neither completes nor disturbs it.
-    assert_eq!(world.send(&cut(client, vip, 5, &[64, 8])[1]).0, Verdict::Consume);
+    let waiting = cut(client, vip, 5, &[64, 8]);
+    assert_eq!(world.send(&waiting[1]).0, Verdict::Consume);
     let whole = build::udp(client, vip, b"atomic");
     let atomic = fragment(client.address, vip.address, 5, 0, false, &whole[40..]);
     let (verdict, mut out) = world.send(&atomic);
@@ -257,23 +330,22 @@ fn r81_an_atomic_fragment_is_no_fragment() {
     let sent = Packet::parse(&mut out[0], Offload::default()).unwrap();
     assert_eq!(sent.addresses().1, backend.address);
     assert!(sent.transport_checksum_ok());
+    assert_eq!(world.send_all(&waiting[..1]).len(), 2);
 }
 
+/// Two hosts behind one source address, whose datagrams are under way at the same time.
 #[test]
 fn r83_equal_ids_of_two_clients_leave_as_different_ones() {
     for (client, vip, source, backend) in families() {
         let mut world = World::new(CONFIG);
-        let other = Endpoint::new(client.address, 5000);
-        let mut ids = Vec::new();
-        for (n, from) in [client, other].into_iter().enumerate() {
-            // The same host cannot have two datagrams of one id under way, two hosts behind one source address can.
-            let from = if n == 0 { from } else { neighbour(from) };
-            let out = world.send_all(&cut(from, vip, 5, &[64, 8]));
-            assert_eq!(out.len(), 2);
-            ids.push(reassemble(&out).1[0]);
-        }
-        assert_ne!(ids[0], ids[1]);
-        let _ = (source, backend);
+        let [one, other] = [client, neighbour(client)].map(|from| cut(from, vip, 5, &[64, 8]));
+        let mut ones = world.send(&one[0]).1;
+        let others = world.send_all(&[other[1].clone(), other[0].clone()]);
+        ones.extend(world.send(&one[1]).1);
+        assert_same_datagram(&ones, source, backend, 72);
+        let (whole, ids) = reassemble(&others);
+        assert_eq!((whole.len(), ids[0]), (72, ids[1]));
+        assert_ne!(ids[0], reassemble(&ones).1[0]);
     }
 }
 

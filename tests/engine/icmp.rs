@@ -180,6 +180,15 @@ fn r68_no_icmp_message_ends_or_shortens_a_flow() {
         assert_eq!(world.states(), [State::Established]);
         world.client_sends(&mut connection, 1_000);
     });
+
+    // A datagram's flow, of which somebody says that nobody listens there.
+    let mut world = World::new(CONFIG);
+    let (client, vip) = (world.client(1).endpoint(), world.client(1).vip("dns"));
+    let sent = world.client(1).asks("dns", b"").forwarded();
+    world.complains(sent.destination.address, sent.source.address, (3, 3, 0), &sent.bytes).forwarded();
+    world.complains(client.address, vip.address, (3, 3, 0), &build::udp(vip, client, b"")).forwarded();
+    world.wait(119);
+    assert_eq!(world.client(1).asks("dns", b"").forwarded().ends(), sent.ends());
 }
 
 #[test]

@@ -253,6 +253,15 @@ fn r52_an_idle_connection_is_kept_for_two_hours_and_four_minutes_unless_configur
     assert_state(&world, State::CloseWait);
     world.wait(2);
     assert!(world.shared.table.is_empty());
+    // Opening and closing apart from each other.
+    let mut world = World::new(&format!("{CONFIG}\n[timeouts]\ntcp-syn-sent = \"7s\"\ntcp-syn-received = \"9s\"\n"));
+    world.client(1).begins("web");
+    let connection = world.client(2).begins("web");
+    world.backend_says(&connection, &segment("SYN ACK", 900_000, 1_001)).forwarded();
+    for (wait, left) in [(6, 2), (2, 1), (2, 0)] {
+        world.wait(wait);
+        assert_eq!(world.shared.table.len(), left);
+    }
 }
 
 #[test]
