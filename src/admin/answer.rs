@@ -188,6 +188,9 @@ fn workers(state: &State<'_>) -> Vec<WorkerRow> {
             batches: counters.batches.get(),
             busy_ratio: if elapsed > 0.0 { (busy / elapsed).min(1.0) } else { 0.0 },
             handed_over: counters.handed_over.get(),
+            forwarded: counters.forwarded.get(),
+            replied: counters.replied.get(),
+            consumed: counters.consumed.get(),
         }
     };
     (0..).zip(state.shared.counters.workers()).map(row).collect()

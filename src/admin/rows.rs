@@ -166,6 +166,12 @@ pub struct WorkerRow {
     pub busy_ratio: f64,
     /// Packets handed to the worker that owns their flow.
     pub handed_over: u64,
+    /// Packets forwarded.
+    pub forwarded: u64,
+    /// Packets that the gateway answered itself.
+    pub replied: u64,
+    /// Fragments held, or absorbed as copies of others.
+    pub consumed: u64,
 }
 
 /// Item of a `FlowCount`: an answer that is a number.

@@ -78,6 +78,9 @@ pub(super) static WORKERS: View<WorkerRow> = View {
         Column { title: ">IN", cell: |w| size(w.bytes_in) },
         Column { title: ">OUT", cell: |w| size(w.bytes_out) },
         Column { title: "+>BATCHES", cell: |w| w.batches.to_string() },
+        Column { title: "+>FORWARDED", cell: |w| w.forwarded.to_string() },
+        Column { title: "+>REPLIED", cell: |w| w.replied.to_string() },
+        Column { title: "+>CONSUMED", cell: |w| w.consumed.to_string() },
         Column { title: "+>HANDED OVER", cell: |w| w.handed_over.to_string() },
     ],
 };

@@ -159,6 +159,21 @@ impl<'a> Tungate<'a> {
         self.daemon.signal(name);
     }
 
+    /// Memory of the daemon that lies in RAM, bytes.
+    #[track_caller]
+    pub(crate) fn resident(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.daemon.id())).expect("the daemon runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("every process has memory");
+        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number of KiB") << 10
+    }
+
+    /// Items of a listing.
+    #[track_caller]
+    pub(crate) fn items(&self, words: &str) -> Vec<serde_json::Value> {
+        let text = self.ask(&format!("{words} -o jsonl")).succeeded();
+        text.lines().map(|line| serde_json::from_str(line).expect(&text)).collect()
+    }
+
     /// Waits for the daemon's end.
     #[track_caller]
     pub(crate) fn ended(&mut self) -> Output {

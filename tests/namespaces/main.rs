@@ -12,6 +12,8 @@
 #![allow(clippy::disallowed_methods, reason = "these tests run real programs in real time")]
 
 mod cases;
+#[path = "../common/corpus.rs"]
+mod corpus;
 mod counters;
 mod gateway;
 mod helper;

@@ -73,6 +73,10 @@ impl Running {
         Self { child, stdin, command: text, stdout, stderr }
     }
 
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub(crate) fn stdout(&self) -> String {
         read(&self.stdout)
     }

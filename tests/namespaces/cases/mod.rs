@@ -1,5 +1,6 @@
 //! What is looked at, each with the setups it is looked at in.
 
+mod abuse;
 mod bulk;
 mod http;
 mod icmp;
@@ -14,8 +15,16 @@ use crate::runner::Case;
 
 /// Every case in every setup, cheap ones first.
 pub(crate) fn all() -> Vec<Case> {
-    let rooms =
-        [http::cases(), udp::cases(), icmp::cases(), mtu::cases(), lifecycle::cases(), scale::cases(), bulk::cases()];
+    let rooms = [
+        http::cases(),
+        udp::cases(),
+        icmp::cases(),
+        mtu::cases(),
+        lifecycle::cases(),
+        scale::cases(),
+        abuse::cases(),
+        bulk::cases(),
+    ];
     rooms.into_iter().flatten().collect()
 }
 

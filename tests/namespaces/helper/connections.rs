@@ -1,7 +1,10 @@
-//! Many TCP connections, all open at the same time, each checked twice.
+//! Many TCP connections, all open at the same time, each checked twice, or all the time.
 
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use mio::net::TcpStream;
@@ -11,16 +14,42 @@ use mio::{Events, Interest, Poll, Registry, Token};
 const OPENING: usize = 256;
 /// Silence for that long means that an answer is lost.
 const SILENCE: Duration = Duration::from_secs(20);
+/// Between the rounds of connections that talk.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// Opens `count` connections and sends a word of its own over each; says `open` once all have been answered and waits
 /// for the end of standard input; then each sends another word, and the connections are closed.
 pub(super) fn hold(to: SocketAddr, count: usize) -> io::Result<()> {
-    let mut crowd = Crowd { poll: Poll::new()?, events: Events::with_capacity(1024), members: Vec::new() };
+    let mut crowd = Crowd::new()?;
     crowd.open_all(to, count)?;
     super::print(&format!("open {count}\n"));
     io::stdin().read_to_end(&mut Vec::new())?;
-    crowd.ask_all_again()?;
+    crowd.ask_all(2)?;
     super::print(&format!("verified {count}\n"));
+    Ok(())
+}
+
+/// Opens `count` connections to each of these and says `open`; then all of them send a word of their own and hear it
+/// again, round after round, until the end of standard input.
+pub(super) fn talk(to: &[SocketAddr], count: usize) -> io::Result<()> {
+    let mut crowd = Crowd::new()?;
+    for address in to {
+        crowd.open_all(*address, crowd.members.len() + count)?;
+    }
+    super::print(&format!("open {}\n", crowd.members.len()));
+    let over = Arc::new(AtomicBool::new(false));
+    let heard = Arc::clone(&over);
+    thread::spawn(move || {
+        let _ = io::stdin().read_to_end(&mut Vec::new());
+        heard.store(true, Ordering::Relaxed);
+    });
+    let mut round = 1;
+    while !over.load(Ordering::Relaxed) {
+        round += 1;
+        crowd.ask_all(round)?;
+        thread::sleep(PAUSE);
+    }
+    super::print(&format!("verified {} in {round} rounds\n", crowd.members.len()));
     Ok(())
 }
 
@@ -40,15 +69,20 @@ enum State {
     Connecting,
     /// The word is sent, this many bytes of the answer are here.
     Asked {
-        round: u8,
+        round: u32,
         answered: usize,
     },
     Answered,
 }
 
 impl Crowd {
+    fn new() -> io::Result<Self> {
+        Ok(Self { poll: Poll::new()?, events: Events::with_capacity(1024), members: Vec::new() })
+    }
+
+    /// Opens connections until there are so many, all of them answered once.
     fn open_all(&mut self, to: SocketAddr, count: usize) -> io::Result<()> {
-        let mut answered = 0;
+        let mut answered = self.members.len();
         while answered < count {
             while self.members.len() < count && self.members.len() - answered < OPENING {
                 let mut stream = TcpStream::connect(to)?;
@@ -61,9 +95,9 @@ impl Crowd {
         Ok(())
     }
 
-    fn ask_all_again(&mut self) -> io::Result<()> {
+    fn ask_all(&mut self, round: u32) -> io::Result<()> {
         for (n, member) in self.members.iter_mut().enumerate() {
-            member.ask(n, 2)?;
+            member.ask(n, round).map_err(|error| io::Error::new(error.kind(), format!("connection {n}: {error}")))?;
         }
         let mut answered = 0;
         while answered < self.members.len() {
@@ -117,14 +151,14 @@ impl Member {
         }
     }
 
-    fn ask(&mut self, n: usize, round: u8) -> io::Result<()> {
+    fn ask(&mut self, n: usize, round: u32) -> io::Result<()> {
         self.state = State::Asked { round, answered: 0 };
         self.stream.write_all(&word(n, round))
     }
 
-    fn listen(&mut self, n: usize, round: u8, answered: usize) -> io::Result<bool> {
+    fn listen(&mut self, n: usize, round: u32, answered: usize) -> io::Result<bool> {
         let expected = word(n, round);
-        let mut buffer = [0; 64];
+        let mut buffer = [0; 2048];
         let length = match self.stream.read(&mut buffer) {
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(length) => length,
@@ -141,7 +175,12 @@ impl Member {
     }
 }
 
-/// What connection `n` says in a round: nobody else says it.
-fn word(n: usize, round: u8) -> Vec<u8> {
-    format!("connection {n:05} round {round}").into_bytes()
+/// What connection `n` says in a round: nobody else says it. From the third round on it is of any length up to 1,000.
+fn word(n: usize, round: u32) -> Vec<u8> {
+    let mut word = format!("connection {n:05} round {round}").into_bytes();
+    if round > 2 {
+        let length = (n * 37 + round as usize * 101) % 1_000;
+        word.extend((word.len()..length).map(|at| b'a' + u8::try_from((at + n) % 26).expect("a letter")));
+    }
+    word
 }

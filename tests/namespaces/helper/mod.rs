@@ -1,5 +1,6 @@
 //! The other end of some cases: this test binary again, in a namespace, as a server or a client of our own.
 
+mod abuse;
 mod connections;
 mod datagrams;
 mod echo;
@@ -18,6 +19,8 @@ pub(crate) fn main(arguments: &[String]) -> ExitCode {
         ["tcp-echo", at] => echo::tcp(address(at)),
         ["udp-echo", at] => echo::udp(address(at)),
         ["connections", to, n] => connections::hold(address(to), count(n)),
+        ["talk", n, ref to @ ..] => connections::talk(&to.iter().map(|to| address(to)).collect::<Vec<_>>(), count(n)),
+        ["abuse", interface, seconds, rate] => abuse::abuse(interface, count(seconds) as u64, count(rate)),
         ["datagrams", to, n] => datagrams::exchange(address(to), count(n)),
         _ => panic!("no helper knows {words:?}"),
     };
