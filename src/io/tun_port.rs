@@ -12,7 +12,7 @@ use crate::wire::{Gso, OFFLOAD_LEN, Offload, Packet, segment};
 #[derive(Debug)]
 pub struct TunPort {
     queue: TunQueue,
-    /// Where segments are put together, should the kernel refuse a super-packet.
+    /// Where the headers of segments are put together, should the kernel refuse a super-packet.
     segment: Vec<u8>,
     told: bool,
 }
@@ -39,9 +39,9 @@ impl TunPort {
         let mut outcome = Ok(());
         let queue = &self.queue;
         let header = [0; OFFLOAD_LEN];
-        segment::cut(&mut packet, &mut self.segment, |segment| {
+        segment::cut(&mut packet, &mut self.segment, |head, payload| {
             if outcome.is_ok() {
-                outcome = queue.write_vectored(&[io::IoSlice::new(&header), io::IoSlice::new(segment)]).map(drop);
+                outcome = queue.write_vectored(&[&header, head, payload].map(io::IoSlice::new)).map(drop);
             }
         });
         outcome

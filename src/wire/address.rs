@@ -144,10 +144,14 @@ pub struct Protocol(pub u8);
 impl Protocol {
     /// ICMP for IPv4.
     pub const ICMP: Self = Self(1);
+    /// IPv4 in IP.
+    pub const IPV4: Self = Self(4);
     /// Transmission Control Protocol.
     pub const TCP: Self = Self(6);
     /// User Datagram Protocol.
     pub const UDP: Self = Self(17);
+    /// IPv6 in IP.
+    pub const IPV6: Self = Self(41);
     /// Generic Routing Encapsulation.
     pub const GRE: Self = Self(47);
     /// ICMP for IPv6.
@@ -160,6 +164,8 @@ impl fmt::Display for Protocol {
             Self::ICMP => f.write_str("icmp"),
             Self::TCP => f.write_str("tcp"),
             Self::UDP => f.write_str("udp"),
+            Self::IPV4 => f.write_str("ipv4"),
+            Self::IPV6 => f.write_str("ipv6"),
             Self::GRE => f.write_str("gre"),
             Self::ICMPV6 => f.write_str("icmpv6"),
             Self(other) => write!(f, "proto-{other}"),

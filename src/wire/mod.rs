@@ -8,6 +8,7 @@ pub mod build;
 pub mod checksum;
 pub mod icmp;
 mod ip;
+mod mss;
 mod offload;
 mod packet;
 mod peek;
@@ -15,6 +16,7 @@ mod prefix;
 mod problem;
 pub mod segment;
 mod transport;
+pub mod tunnel;
 
 pub use address::{Address, Endpoint, Protocol};
 pub use ip::{Family, Fragment, IpHeader, Malformed};

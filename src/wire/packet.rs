@@ -3,6 +3,7 @@
 use super::checksum;
 use super::ip::{self, Family, Fragment, IpHeader, Malformed};
 use super::transport::{self, TcpSegment};
+use super::tunnel::Entry;
 use super::{Address, Checksum, Endpoint, Gso, Offload, Protocol};
 
 /// An IP packet that passed the door: its IP header is sound, and if it carries the start of a TCP, UDP or ICMP message,
@@ -12,6 +13,7 @@ pub struct Packet<'a> {
     bytes: &'a mut [u8],
     offload: Offload,
     header: IpHeader,
+    tunnel: Option<Entry>,
 }
 
 /// What NAT does to a packet of one flow and direction: both endpoints and, worked out once, what that does to a checksum.
@@ -52,7 +54,7 @@ impl<'a> Packet<'a> {
     pub fn parse(bytes: &'a mut [u8], offload: Offload) -> Result<Self, Malformed> {
         let header = IpHeader::parse(bytes)?;
         let bytes = &mut bytes[..header.total_len as usize];
-        let mut packet = Self { bytes, offload, header };
+        let mut packet = Self { bytes, offload, header, tunnel: None };
         packet.check_checksum()?;
         packet.check_transport()?;
         packet.check_super_packet()?;
@@ -105,6 +107,37 @@ impl<'a> Packet<'a> {
     #[inline]
     pub fn ttl(&self) -> u8 {
         self.bytes[self.ttl_at()]
+    }
+
+    /// TOS or traffic class: DSCP and ECN.
+    #[inline]
+    pub fn traffic_class(&self) -> u8 {
+        match self.header.family {
+            Family::V4 => self.bytes[1],
+            Family::V6 => self.bytes[0] << 4 | self.bytes[1] >> 4,
+        }
+    }
+
+    /// Whether routers may not cut it: IPv4 with DF, and IPv6.
+    #[inline]
+    pub fn dont_fragment(&self) -> bool {
+        self.header.family == Family::V6 || self.bytes[6] & 0x40 != 0
+    }
+
+    /// Bytes of the largest packet that this one stands for: its own, unless it is a super-packet.
+    #[inline]
+    pub fn largest_segment(&self) -> usize {
+        let whole = self.bytes.len();
+        if self.offload.gso == Gso::None {
+            return whole;
+        }
+        whole.min(usize::from(self.offload.header_len) + usize::from(self.offload.segment_size))
+    }
+
+    /// Where it is to leave by, if it is wrapped: [`tunnel::emit`](super::tunnel::emit) sends it.
+    #[inline]
+    pub fn tunnel(&self) -> Option<&Entry> {
+        self.tunnel.as_ref()
     }
 
     /// Everything behind the IP header.
@@ -212,6 +245,20 @@ impl<'a> Packet<'a> {
         self.adjust_transport_checksum(to.address_delta, payload_delta);
     }
 
+    /// Puts the packet into a tunnel, which lowers its TTL by one (R90); the caller has found it to be 2 or more.
+    #[inline]
+    pub fn enter(&mut self, entry: Entry) {
+        let at = self.ttl_at();
+        let old = u16::from_be_bytes([self.bytes[at], 0]);
+        self.bytes[at] = self.bytes[at].wrapping_sub(1);
+        if self.header.family == Family::V4 {
+            let sum = u16::from_be_bytes([self.bytes[10], self.bytes[11]]);
+            let change = checksum::word_delta(old, old.wrapping_sub(0x100));
+            self.bytes[10..12].copy_from_slice(&checksum::update(sum, change).to_be_bytes());
+        }
+        self.tunnel = Some(entry);
+    }
+
     /// For rooms of this floor that rewrite what lies behind the IP header.
     pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
         self.bytes
@@ -220,7 +267,7 @@ impl<'a> Packet<'a> {
     /// Applies the deltas of addresses and of what lies behind the IP header to the transport checksum, whatever its
     /// state.
     #[inline]
-    fn adjust_transport_checksum(&mut self, address_delta: u16, payload_delta: u16) {
+    pub(super) fn adjust_transport_checksum(&mut self, address_delta: u16, payload_delta: u16) {
         let Some(at) = self.checksum_at() else { return };
         let udp = self.header.protocol == Protocol::UDP;
         let address_delta = if self.header.protocol == Protocol::ICMP { checksum::NO_CHANGE } else { address_delta };

@@ -3,12 +3,13 @@
 
 use super::{Checksum, Family, Gso, Packet, Protocol, TcpFlags, checksum};
 
-/// Calls `emit` with each packet, in order, checksums complete. A packet that is no super-packet comes out as it is,
-/// its checksum completed. `buffer` is where segments are put together; it is kept between calls.
-pub fn cut(packet: &mut Packet<'_>, buffer: &mut Vec<u8>, mut emit: impl FnMut(&[u8])) {
+/// Calls `emit` with each packet, in order, in two pieces that belong together: its headers, put together in `buffer`
+/// (which is kept between calls), and its payload, which stays where it is. Checksums are complete. A packet that is no
+/// super-packet comes out as it is, all of it in the second piece, its checksum completed.
+pub fn cut(packet: &mut Packet<'_>, buffer: &mut Vec<u8>, mut emit: impl FnMut(&[u8], &[u8])) {
     if packet.offload().gso == Gso::None {
         packet.complete_checksum();
-        emit(packet.bytes());
+        emit(&[], packet.bytes());
         return;
     }
     let headers = usize::from(packet.offload().header_len);
@@ -20,17 +21,17 @@ pub fn cut(packet: &mut Packet<'_>, buffer: &mut Vec<u8>, mut emit: impl FnMut(&
         let to = (from + size).min(packet.bytes().len());
         buffer.clear();
         buffer.extend(&packet.bytes()[..headers]);
-        buffer.extend(&packet.bytes()[from..to]);
-        finish(packet, buffer, n, n + 1 == count);
-        emit(buffer);
+        let payload = &packet.bytes()[from..to];
+        finish(packet, buffer, payload, (n, n + 1 == count));
+        emit(buffer, payload);
     }
 }
 
-/// Makes a copy of the super-packet's headers and a slice of its payload a packet of its own.
+/// Makes a copy of the super-packet's headers those of a packet of its own, the nth, with this payload.
 #[expect(clippy::cast_possible_truncation, reason = "a super-packet and its pieces are below 64 KiB")]
-fn finish(packet: &Packet<'_>, bytes: &mut [u8], n: usize, last: bool) {
+fn finish(packet: &Packet<'_>, bytes: &mut [u8], payload: &[u8], (n, last): (usize, bool)) {
     let at = usize::from(packet.header().payload);
-    let len = bytes.len();
+    let len = bytes.len() + payload.len();
     match packet.family() {
         Family::V4 => {
             bytes[2..4].copy_from_slice(&(len as u16).to_be_bytes());
@@ -44,7 +45,7 @@ fn finish(packet: &Packet<'_>, bytes: &mut [u8], n: usize, last: bool) {
     }
     let transport = &mut bytes[at..];
     let field = if packet.protocol() == Protocol::UDP {
-        let len = transport.len() as u16;
+        let len = (transport.len() + payload.len()) as u16;
         transport[4..6].copy_from_slice(&len.to_be_bytes());
         if transport[6..8] == [0, 0] && !matches!(packet.offload().checksum, Checksum::Partial { .. }) {
             return; // No checksum is no checksum in every datagram (R21).
@@ -56,8 +57,9 @@ fn finish(packet: &Packet<'_>, bytes: &mut [u8], n: usize, last: bool) {
     };
     transport[field..field + 2].fill(0);
     let (source, destination) = packet.addresses();
-    let pseudo = checksum::pseudo_header(source, destination, packet.protocol(), transport.len());
-    let sum = !checksum::add(pseudo, checksum::sum(transport));
+    let pseudo = checksum::pseudo_header(source, destination, packet.protocol(), transport.len() + payload.len());
+    // A transport header is a whole number of words: the sums of both pieces add up.
+    let sum = !checksum::add(pseudo, checksum::add(checksum::sum(transport), checksum::sum(payload)));
     let sum = if field == 6 && sum == 0 { 0xffff } else { sum };
     transport[field..field + 2].copy_from_slice(&sum.to_be_bytes());
 }

@@ -277,3 +277,11 @@ fn icmp_errors_are_translated_with_their_extensions_and_a_right_checksum() {
     println!("{translated} translated");
     assert!(translated > 50);
 }
+
+#[test]
+fn every_sound_packet_comes_out_of_a_tunnel_as_it_went_in() {
+    let Some(rows) = rows("every_sound_packet_comes_out_of_a_tunnel_as_it_went_in") else { return };
+    let passed = rows.iter().filter(|row| crate::tunnel::comes_out_as_it_went_in(&row.bytes)).count();
+    println!("{passed} through all tunnels, of {}", rows.len());
+    assert!(passed > 35_000);
+}

@@ -14,3 +14,4 @@ mod panics;
 mod parse;
 mod segments;
 mod translate;
+mod tunnel;

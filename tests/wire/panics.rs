@@ -24,9 +24,9 @@ pub(crate) fn exercise(bytes: &[u8], offload: Offload) -> bool {
     packet.translate(&Translation::new(packet.endpoints().unwrap_or(ends), ends));
     packet.set_fragment_id(0x1234_5678);
     let (mut pieces, len) = (0, packet.bytes().len());
-    segment::cut(&mut packet, &mut Vec::new(), |piece| {
-        assert!(piece.len() <= len);
-        pieces += piece.len();
+    segment::cut(&mut packet, &mut Vec::new(), |head, payload| {
+        assert!(head.len() + payload.len() <= len);
+        pieces += head.len() + payload.len();
     });
     assert!(pieces >= len, "nothing is lost in cutting");
     true

@@ -14,7 +14,7 @@ const CWR: u8 = 0x80;
 fn cut(bytes: &mut [u8], offload: Offload) -> Vec<Vec<u8>> {
     let mut packet = Packet::parse(bytes, offload).unwrap();
     let mut segments = Vec::new();
-    segment::cut(&mut packet, &mut Vec::new(), |segment| segments.push(segment.to_vec()));
+    segment::cut(&mut packet, &mut Vec::new(), |head, payload| segments.push([head, payload].concat()));
     segments
 }
 
