@@ -208,6 +208,7 @@ fn drops(shared: &Shared) -> Vec<DropRow> {
 fn mode(mode: Mode) -> &'static str {
     match mode {
         Mode::Nat { .. } => "nat",
+        Mode::Dsr { .. } => "dsr",
     }
 }
 

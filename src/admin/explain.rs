@@ -7,7 +7,7 @@ use super::hex;
 use super::rows::{Explanation, Stage};
 use crate::engine::conntrack::FlowKey;
 use crate::engine::{Engine, Instant, Route, Shared, TraceSink, Verdict, WorkerId};
-use crate::wire::{Offload, Packet};
+use crate::wire::{Offload, Packet, tunnel};
 
 /// What the gateway would do with this packet now. Nothing happens to the gateway: a rehearsal of it decides, in which
 /// every port is free, and schedulers that take turns begin with the first.
@@ -21,7 +21,7 @@ pub fn explain(shared: &Arc<Shared>, packet: &mut [u8], now: Instant) -> Explana
         Ok(mut packet) => {
             stages.stage("parse", || describe(&packet));
             let verdict = engine.handle(&mut packet, now, &mut stages);
-            (verdict, (verdict == Verdict::Forward).then(|| packet.bytes().to_vec()))
+            (verdict, (verdict == Verdict::Forward).then(|| tunnel::leaving(&mut packet).swap_remove(0)))
         }
         Err(malformed) => {
             let verdict = engine.malformed(malformed, packet, now);

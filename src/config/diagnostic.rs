@@ -180,7 +180,7 @@ pub enum Code {
     SourceIsVip,
     /// A listen address of a family in which the service has no backend.
     NoBackendOfFamily,
-    /// `source-nat` without a source address of the family.
+    /// `source-nat`, or a tunnel, without a source address of the family.
     NoSourceAddress,
     /// An MTU below what IPv6 needs.
     MtuBelowIpv6,
@@ -190,6 +190,12 @@ pub enum Code {
     TooMany,
     /// `announce-on` names the TUN.
     AnnounceOnTun,
+    /// `protocol = "any"` without tunnel: NAT has to know the ports.
+    AnyWithoutTunnel,
+    /// A backend of a DSR service at another port than the service's: the packet arrives as it was sent.
+    PortBehindTunnel,
+    /// `encapsulation` without tunnel.
+    EncapsulationWithoutTunnel,
     /// All weights of a service are 0.
     AllWeightsZero,
     /// A service without backends.
@@ -233,6 +239,9 @@ impl Code {
             Self::DuplicateEntry => "E021",
             Self::TooMany => "E022",
             Self::AnnounceOnTun => "E023",
+            Self::AnyWithoutTunnel => "E024",
+            Self::PortBehindTunnel => "E025",
+            Self::EncapsulationWithoutTunnel => "E026",
             Self::AllWeightsZero => "W001",
             Self::NoBackends => "W002",
             Self::ShortTimeout => "W003",

@@ -126,7 +126,8 @@ pub(super) const GATEWAY: &[Key] = &[
         "source-addresses",
         TextList,
         Default("[]"),
-        "Addresses that full NAT (source-nat = true) sends from; routed to the TUN, never local to the machine.",
+        "Addresses that full NAT (source-nat = true) and tunnels (mode = \"dsr\") send from; routed to the TUN, never local \
+         to the machine.",
     ),
     Key::new(
         "announce-on",
@@ -171,8 +172,18 @@ pub(super) const SERVICE: &[Key] = &[
         "Where clients connect: \"192.0.2.10:80\", \"[2001:db8::10]:80\", a range of ports \"192.0.2.10:8000-8099\", all \
          ports \"192.0.2.10:*\", a prefix \"192.0.2.0/28:443\"; one, or a list.",
     ),
-    Key::new("protocol", Kind::Word(PROTOCOL), Default("\"tcp\""), "What the service carries."),
-    Key::new("mode", Kind::Word(MODE), Default("\"nat\""), "How a flow reaches its backend."),
+    Key::new(
+        "protocol",
+        Kind::Word(PROTOCOL),
+        Default("\"tcp\""),
+        "What the service carries; \"any\" only with mode = \"dsr\".",
+    ),
+    Key::new(
+        "mode",
+        Kind::Word(MODE),
+        Default("\"nat\""),
+        "How a flow reaches its backend: rewritten, or (dsr) wrapped as it is; then the backend answers the client itself.",
+    ),
     Key::new(
         "source-nat",
         Flag,
@@ -187,7 +198,12 @@ pub(super) const SERVICE: &[Key] = &[
         Refused("backends = [{ address = \"10.0.0.1:8080\" }]"),
         "Who serves the flows.",
     ),
-    Key::later("encapsulation", "remove the key: it belongs to mode = \"dsr\""),
+    Key::new(
+        "encapsulation",
+        Kind::Word(ENCAPSULATION),
+        Depends,
+        "dsr: how packets are wrapped for their backend. Default: \"gre\".",
+    ),
     Key::later("affinity", "use balance = \"source-hash\" to keep a client at one backend"),
     Key::later("affinity-timeout", "use balance = \"source-hash\" to keep a client at one backend"),
     Key::later("health", "remove the table: every backend counts as healthy; weight = 0 takes one out"),
@@ -230,9 +246,9 @@ pub(super) const BACKEND: &[Key] = &[
     Key::new("backup", Flag, Default("false"), "Used only when no other backend is available."),
 ];
 
-const PROTOCOL: &[Word] = &[now("tcp"), now("udp"), later("any", "write one service for \"tcp\" and one for \"udp\"")];
-const MODE: &[Word] = &[now("nat"), later("dsr", USE_NAT), later("terminate", USE_NAT)];
-const USE_NAT: &str = "use mode = \"nat\"";
+const PROTOCOL: &[Word] = &[now("tcp"), now("udp"), now("any")];
+const MODE: &[Word] = &[now("nat"), now("dsr"), later("terminate", "use mode = \"nat\"")];
+const ENCAPSULATION: &[Word] = &[now("gre"), now("ipip"), now("gue")];
 const BALANCE: &[Word] = &[
     now("maglev"),
     now("round-robin"),

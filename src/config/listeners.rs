@@ -65,6 +65,35 @@ fn masked(address: Address, bits: u8) -> Address {
     Address::v6((u128::from_be_bytes(*address.octets()) & mask).to_be_bytes())
 }
 
+/// What a service carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Carried {
+    /// TCP or UDP.
+    One(Protocol),
+    /// TCP and UDP; if it listens on all ports, every other protocol, too.
+    Any,
+}
+
+impl Carried {
+    /// Those of the protocols that it carries which have ports.
+    pub(super) fn with_ports(self) -> impl Iterator<Item = Protocol> {
+        [Protocol::TCP, Protocol::UDP].into_iter().filter(move |protocol| match self {
+            Self::One(one) => one == *protocol,
+            Self::Any => true,
+        })
+    }
+}
+
+impl fmt::Display for Carried {
+    /// `tcp`, `udp` or `any`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::One(protocol) => protocol.fmt(f),
+            Self::Any => f.write_str("any"),
+        }
+    }
+}
+
 /// All listen addresses of all services. A lookup costs one hash for each prefix length in use.
 #[derive(Debug, Default)]
 pub struct Listeners {
@@ -72,6 +101,8 @@ pub struct Listeners {
     lengths: Vec<u8>,
     /// The ports of each network and protocol.
     ports: HashMap<(u8, Address, Protocol), Vec<Claim>, RandomState>,
+    /// Who takes the protocols without ports of each network.
+    portless: HashMap<(u8, Address), ServiceId, RandomState>,
     /// The networks.
     vips: HashSet<(u8, Address), RandomState>,
 }
@@ -81,12 +112,17 @@ type Claim = (RangeInclusive<u16>, ServiceId);
 
 impl Listeners {
     /// From the listen addresses of all services, of which no two may overlap: [`load`](super::load) makes sure.
-    pub(super) fn new<'a>(listens: impl Iterator<Item = (&'a Listen, Protocol, ServiceId)>) -> Self {
+    pub(super) fn new<'a>(listens: impl Iterator<Item = (&'a Listen, Carried, ServiceId)>) -> Self {
         let mut this = Self::default();
-        for (listen, protocol, service) in listens {
+        for (listen, carried, service) in listens {
             let (bits, network) = (listen.bits(), listen.network());
             this.vips.insert((bits, network));
-            this.ports.entry((bits, network, protocol)).or_default().push((listen.ports.clone(), service));
+            for protocol in carried.with_ports() {
+                this.ports.entry((bits, network, protocol)).or_default().push((listen.ports.clone(), service));
+            }
+            if carried == Carried::Any && listen.ports == (1..=u16::MAX) {
+                this.portless.insert((bits, network), service);
+            }
         }
         this.lengths = this.vips.iter().map(|(bits, _)| *bits).collect();
         this.lengths.sort_unstable_by_key(|bits| std::cmp::Reverse(*bits));
@@ -95,12 +131,23 @@ impl Listeners {
     }
 
     /// The service that listens on this endpoint, if any: a single address wins over a prefix, a longer prefix over a
-    /// shorter one.
+    /// shorter one. The port does not matter if the protocol has none.
     pub fn service(&self, destination: Endpoint, protocol: Protocol) -> Option<ServiceId> {
+        if !matches!(protocol, Protocol::TCP | Protocol::UDP) {
+            return self.portless(destination.address);
+        }
         self.lengths.iter().find_map(|bits| {
             let ports = self.ports.get(&(*bits, masked(destination.address, *bits), protocol))?;
             ports.iter().find(|(range, _)| range.contains(&destination.port)).map(|(_, service)| *service)
         })
+    }
+
+    /// The service that takes protocols without ports at this address, if any.
+    fn portless(&self, destination: Address) -> Option<ServiceId> {
+        if self.portless.is_empty() {
+            return None;
+        }
+        self.lengths.iter().find_map(|bits| self.portless.get(&(*bits, masked(destination, *bits))).copied())
     }
 
     /// Whether any service listens on this address, whatever protocol and port: such an address is ours.
@@ -117,7 +164,7 @@ mod tests {
     fn listeners(listens: &[&str]) -> Listeners {
         let listens: Vec<_> = listens.iter().map(|listen| text::listen(listen).unwrap()).collect();
         let numbered = listens.iter().zip(0..);
-        Listeners::new(numbered.map(|(listen, n)| (listen, Protocol::TCP, ServiceId(n))))
+        Listeners::new(numbered.map(|(listen, n)| (listen, Carried::One(Protocol::TCP), ServiceId(n))))
     }
 
     fn endpoint(text: &str) -> Endpoint {
@@ -168,6 +215,25 @@ mod tests {
         assert_serves(&listeners, "[2001:db8::11]:80", Some(1));
         assert_serves(&listeners, "[::10.0.0.1]:80", None);
         assert_serves(&listeners, "200.0.0.1:80", None);
+    }
+
+    #[test]
+    fn who_carries_any_protocol_on_all_ports_takes_those_without_ports_too() {
+        let listens = ["192.0.2.7:*", "192.0.2.8:80", "192.0.2.0/24:*"].map(|listen| text::listen(listen).unwrap());
+        let carried = [Carried::Any, Carried::Any, Carried::One(Protocol::TCP)];
+        let numbered = listens.iter().zip(carried).zip(0..);
+        let listeners = Listeners::new(numbered.map(|((listen, carried), n)| (listen, carried, ServiceId(n))));
+        for (destination, service) in [("192.0.2.7", Some(0)), ("192.0.2.8", None), ("192.0.2.9", None)] {
+            let address = text::address(destination).unwrap();
+            assert_eq!(
+                listeners.service(Endpoint::new(address, 0), Protocol(50)),
+                service.map(ServiceId),
+                "{destination}"
+            );
+        }
+        for protocol in [Protocol::TCP, Protocol::UDP] {
+            assert_eq!(listeners.service(endpoint("192.0.2.8:80"), protocol), Some(ServiceId(1)));
+        }
     }
 
     #[test]

@@ -21,11 +21,12 @@ use std::time::Duration;
 
 pub use self::diagnostic::{Code, Diagnostic, Label, Report, Severity};
 pub use self::limits::{Limits, Rate};
-pub use self::listeners::{Listen, Listeners};
+pub use self::listeners::{Carried, Listen, Listeners};
 pub use self::names::enumerate;
 use self::raw::RawFile;
 pub use self::schema::schema;
-use crate::wire::{Address, Endpoint, Protocol};
+use crate::wire::tunnel::{Encapsulation, Tunnel};
+use crate::wire::{Address, Endpoint};
 
 /// Reads and checks a configuration. `file_name` is only for messages; `previous_generation` is that of the snapshot
 /// this one will replace, 0 for the first; `host_name` is the gateway's name if the file gives none.
@@ -158,8 +159,8 @@ pub struct Service {
     pub name: String,
     /// Where clients connect, as written in the file.
     pub listen: Vec<Listen>,
-    /// TCP or UDP.
-    pub protocol: Protocol,
+    /// What it carries.
+    pub protocol: Carried,
     /// How a flow reaches its backend.
     pub mode: Mode,
     /// How a backend is chosen for a new flow.
@@ -170,6 +171,13 @@ pub struct Service {
     pub limits: Limits,
 }
 
+impl Service {
+    /// Whether its packets go to backends in tunnels.
+    pub const fn is_tunnelled(&self) -> bool {
+        matches!(self.mode, Mode::Dsr { .. })
+    }
+}
+
 /// How a flow reaches its backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
@@ -177,6 +185,12 @@ pub enum Mode {
     Nat {
         /// False keeps the client's address: replies must be routed back through the gateway.
         source_nat: bool,
+    },
+    /// Direct server return: the packet goes to the backend as it is, wrapped, from one of the gateway's source addresses;
+    /// the backend answers the client itself.
+    Dsr {
+        /// How it is wrapped.
+        encapsulation: Encapsulation,
     },
 }
 
@@ -244,6 +258,14 @@ impl Snapshot {
         if v4 { four } else { six }
     }
 
+    /// The tunnel to a backend, if it is one of a DSR service. All tunnels of a family begin at its first source address.
+    pub fn tunnel(&self, id: BackendId) -> Option<Tunnel> {
+        let backend = self.backend(id);
+        let Mode::Dsr { encapsulation } = self.service(backend.service).mode else { return None };
+        let source = *self.sources(backend.address.is_v4()).first()?;
+        Some(Tunnel { encapsulation, source, destination: backend.address })
+    }
+
     /// The backends of a service with their ids.
     pub fn backends_of(&self, id: ServiceId) -> impl Iterator<Item = (BackendId, &Backend)> {
         self.service(id).backends.clone().map(|n| (BackendId(n), self.backend(BackendId(n))))
@@ -253,6 +275,7 @@ impl Snapshot {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::Protocol;
 
     #[test]
     fn the_example_loads_and_leaves_nothing_to_say() {
@@ -292,11 +315,11 @@ mod tests {
         let [dns, web] = snapshot.services.as_slice() else { panic!("two services") };
         assert_eq!(
             (dns.protocol, dns.balance, dns.mode),
-            (Protocol::UDP, Balance::SourceHash, Mode::Nat { source_nat: true })
+            (Carried::One(Protocol::UDP), Balance::SourceHash, Mode::Nat { source_nat: true })
         );
         assert_eq!(
             (web.protocol, web.balance, web.mode),
-            (Protocol::TCP, Balance::Maglev, Mode::Nat { source_nat: false })
+            (Carried::One(Protocol::TCP), Balance::Maglev, Mode::Nat { source_nat: false })
         );
         assert_eq!(
             dns.listen.iter().map(Listen::to_string).collect::<Vec<_>>(),

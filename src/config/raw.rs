@@ -59,7 +59,9 @@ pub(super) struct RawService {
     /// `None` if it is missing; so below.
     pub(super) name: Option<Set<String>>,
     pub(super) listen: List<Spanned<String>>,
-    pub(super) protocol: Option<&'static str>,
+    pub(super) protocol: Option<Set<&'static str>>,
+    pub(super) mode: Option<&'static str>,
+    pub(super) encapsulation: Option<Set<&'static str>>,
     pub(super) source_nat: bool,
     pub(super) balance: Option<&'static str>,
     pub(super) backends: List<RawBackend>,
@@ -142,14 +144,15 @@ impl RawTimeouts {
 
 impl RawService {
     fn new(mut values: Values) -> Self {
-        values.word("mode"); // "nat", the only one yet.
         let service = Self {
             span: values.span.clone(),
             name: values.text("name"),
             listen: values.texts("listen"),
             protocol: values.word("protocol"),
+            mode: values.word("mode").map(|word| word.value),
+            encapsulation: values.word("encapsulation"),
             source_nat: values.flag("source-nat"),
-            balance: values.word("balance"),
+            balance: values.word("balance").map(|word| word.value),
             backends: values.tables("backends").map(RawBackend::new),
             limits: RawLimits::new(values.table("limits")),
         };

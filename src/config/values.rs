@@ -102,9 +102,9 @@ impl Values {
         Some(rate)
     }
 
-    pub(super) fn word(&mut self, key: &str) -> Option<&'static str> {
+    pub(super) fn word(&mut self, key: &str) -> Option<Set<&'static str>> {
         let Value::Word(word) = self.found.remove(key)? else { unreachable!("`{key}` is not listed as a word") };
-        Some(word.value)
+        Some(word)
     }
 
     pub(super) fn texts(&mut self, key: &str) -> List<Spanned<String>> {

@@ -9,7 +9,7 @@ use crate::wire::{Address, Packet, Problem, TcpFlags};
 
 impl Engine {
     /// A packet without ports: ICMP, or a protocol that no service carries.
-    pub(super) fn icmp<T: TraceSink>(&mut self, packet: &mut Packet<'_>, trace: &mut T) -> Verdict {
+    pub(super) fn icmp<T: TraceSink>(&mut self, packet: &mut Packet<'_>, now: Instant, trace: &mut T) -> Verdict {
         // Of a message in fragments neither the checksum nor the end can be seen.
         let Some(kind) = icmp::kind(packet).filter(|_| packet.fragment().is_none()) else {
             return Verdict::Drop(DropReason::Protocol);
@@ -24,7 +24,7 @@ impl Engine {
         match kind {
             Kind::EchoRequest => self.echo(packet),
             Kind::EchoReply => Verdict::Drop(DropReason::NoFlow),
-            Kind::Error => self.error(packet, trace),
+            Kind::Error => self.error(packet, now, trace),
             Kind::Other => Verdict::Drop(DropReason::IcmpType), // R71
         }
     }
@@ -44,13 +44,12 @@ impl Engine {
     }
 
     /// An error about a packet of a flow goes to the end that sent that packet, with the quote as that end sent it.
-    fn error<T: TraceSink>(&mut self, packet: &mut Packet<'_>, trace: &mut T) -> Verdict {
+    fn error<T: TraceSink>(&mut self, packet: &mut Packet<'_>, now: Instant, trace: &mut T) -> Verdict {
+        if let Some(verdict) = self.tunnel_error(packet, now, trace) {
+            return verdict;
+        }
         let Ok(quote) = icmp::quote(packet) else { return Verdict::Drop(DropReason::IcmpQuote) };
         let sent = FlowKey { source: quote.source, destination: quote.destination, protocol: quote.header.protocol };
-        // The quoted packet had left us: its answer's key is the one we know it by.
-        let Some((flow, direction)) = self.shared.table.find(&sent.invert()) else {
-            return Verdict::Drop(DropReason::IcmpNoFlow); // R66
-        };
         let (outer_source, outer_destination) = packet.addresses();
         if self.policy.snapshot.is_own(outer_source) {
             return Verdict::Drop(DropReason::SpoofedSource); // R16
@@ -58,6 +57,16 @@ impl Engine {
         if outer_destination != sent.source.address {
             return Verdict::Drop(DropReason::IcmpNoFlow); // who is told is not who sent that
         }
+        // The quoted packet had left us: its answer's key is the one we know it by.
+        let known = self.shared.table.find(&sent.invert());
+        let by_tunnel = known.as_ref().is_none_or(|(flow, _)| flow.path().is_some());
+        if by_tunnel && packet.ttl() > 1 {
+            let flow = known.as_ref().map(|(flow, _)| &**flow);
+            return self.error_into_tunnel(flow, &sent.invert(), packet, now, trace);
+        }
+        let Some((flow, direction)) = known else {
+            return Verdict::Drop(DropReason::IcmpNoFlow); // R66
+        };
         trace.route(Route { service: Some(flow.service), backend: Some(flow.backend) });
         trace.stage("icmp", || format!("quotes {} -> {}, a packet of a flow", sent.source, sent.destination));
         if packet.ttl() <= 1 {
@@ -146,7 +155,7 @@ impl Engine {
         self.answer(answer)
     }
 
-    fn answer(&mut self, packet: Vec<u8>) -> Verdict {
+    pub(super) fn answer(&mut self, packet: Vec<u8>) -> Verdict {
         let cause = self.in_hand();
         self.outbox.push(Outgoing { cause, packet });
         Verdict::Reply

@@ -6,6 +6,7 @@
 //! ```text
 //! established  guard::admit -> cache.find -> tcp.step -> nat::apply
 //! first        ... miss -> listeners.service -> scheduler.pick -> ports.lease -> table.commit -> nat::apply
+//! DSR          ... a flow with a path: one_way.step -> tunnel::enter; what is too big is answered
 //! ICMP error   icmp::quote -> table.find(quote inverted) -> outer and quote rewritten
 //! ```
 
@@ -17,21 +18,24 @@ mod guard;
 mod icmp;
 pub mod nat;
 mod open;
+mod path;
 mod random;
 mod room;
 pub mod scheduler;
 mod shared;
 pub mod steering;
 mod time;
+mod tunnel;
 pub mod verdict;
 
 use std::sync::Arc;
 
+pub use path::Path;
 pub use shared::{Policy, Shared};
 pub use time::Instant;
 pub use verdict::{DropReason, NoTrace, Route, TraceSink, Verdict};
 
-use crate::wire::{Malformed, Packet, TcpFlags};
+use crate::wire::{Endpoint, Malformed, Packet, Protocol, TcpFlags};
 use conntrack::tcp::Outcome;
 use conntrack::{Direction, Expiry, Flow, FlowCache, FlowKey, State};
 use counters::WorkerCounters;
@@ -66,6 +70,7 @@ pub struct Engine {
     expiry: Expiry,
     ports: Ports,
     icmp_errors: TokenBucket,
+    too_big_errors: TokenBucket,
     fragments: Fragments,
     next_fragment_id: u32,
     outbox: Vec<Outgoing>,
@@ -83,6 +88,8 @@ impl Engine {
             ports: Ports::new(worker, shared.workers),
             // R10: 10 a second, 10 at once, for both families together.
             icmp_errors: TokenBucket::new(10, 10),
+            // Apart, and more: without these, uploads into a tunnel would stand still, and a port scan uses up the others.
+            too_big_errors: TokenBucket::new(100, 100),
             fragments: Fragments::new(shared.seed ^ 2),
             next_fragment_id: fragment::first_id(shared.seed, shared.workers, worker),
             outbox: Vec::new(),
@@ -188,10 +195,40 @@ impl Engine {
             return self.fragment(packet, fragment, now, trace);
         }
         let Some((source, destination)) = packet.endpoints() else {
-            return self.icmp(packet, trace);
+            return self.portless(packet, now, trace);
         };
         let key = FlowKey { source, destination, protocol: packet.protocol() };
         self.follow(&key, packet, now, trace)
+    }
+
+    /// A packet without ports: ICMP, or for a service that carries any protocol.
+    fn portless<T: TraceSink>(&mut self, packet: &mut Packet<'_>, now: Instant, trace: &mut T) -> Verdict {
+        match self.portless_key(packet) {
+            Some(key) => self.follow(&key, packet, now, trace),
+            None => self.icmp(packet, now, trace),
+        }
+    }
+
+    /// The key of a packet whose protocol has no ports, if a service carries it. ICMP is ours to look at, and what comes in
+    /// a tunnel is nobody's: there may be anything inside (R109).
+    fn portless_key(&self, packet: &Packet<'_>) -> Option<FlowKey> {
+        let protocol = packet.protocol();
+        let ours = matches!(
+            protocol,
+            Protocol::TCP
+                | Protocol::UDP
+                | Protocol::ICMP
+                | Protocol::ICMPV6
+                | Protocol::GRE
+                | Protocol::IPV4
+                | Protocol::IPV6
+        );
+        let (source, destination) = packet.addresses();
+        let [source, destination] = [source, destination].map(|address| Endpoint::new(address, 0));
+        if ours || self.policy.snapshot.listeners.service(destination, protocol).is_none() {
+            return None;
+        }
+        Some(FlowKey { source, destination, protocol })
     }
 
     /// A packet with this key: of a flow in the cache, of one in the table, or of none yet.
@@ -241,6 +278,7 @@ impl Engine {
                 }
                 Verdict::Forward
             }
+            Step::TooBig(mtu) => self.too_big(packet, mtu, now),
             Step::HopsExhausted => self.time_exceeded(packet, flow.key(Direction::Original).destination.address, now),
             // A fragment of another worker's flow: only the owner may end it.
             Step::Reopen if flow.owner != self.worker => Verdict::Drop(DropReason::TcpState),
@@ -274,6 +312,8 @@ enum Step {
     Moved,
     /// Its TTL has run out here.
     HopsExhausted,
+    /// It does not fit the tunnel; this would.
+    TooBig(u16),
     /// The flow is over, and this begins a new one.
     Reopen,
 }
@@ -292,6 +332,9 @@ fn pass<T: TraceSink>(
     trace.stage("conntrack", || format!("flow known, {direction:?}, {}", flow.state().name()));
     if packet.ttl() <= 1 {
         return Step::HopsExhausted;
+    }
+    if flow.path().is_some() {
+        return tunnel::pass(flow, direction, packet, now, counters, trace);
     }
     let before = flow.state();
     let after = match track(flow, before, direction, packet) {

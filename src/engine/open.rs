@@ -6,11 +6,11 @@ use std::sync::Arc;
 use foldhash::fast::FixedState;
 
 use super::conntrack::tcp::Tracker;
-use super::conntrack::{Direction, Flow, FlowKey, Plan, Refused, Scope};
+use super::conntrack::{Direction, Flow, FlowKey, Plan, Refused, Scope, one_way};
 use super::nat::{self, Rewrite};
 use super::scheduler::Request;
 use super::verdict::{DropReason, Route, TraceSink, Verdict};
-use super::{Engine, Instant, guard, steering};
+use super::{Engine, Instant, guard, steering, tunnel};
 use crate::config::{BackendId, Mode, ServiceId};
 use crate::wire::{Endpoint, Packet, Protocol, TcpFlags};
 
@@ -24,7 +24,7 @@ impl Engine {
         trace: &mut T,
     ) -> Verdict {
         let snapshot = &self.policy.snapshot;
-        if let Err(reason) = guard::admit_new(key.source, key.destination, snapshot) {
+        if let Err(reason) = guard::admit_new(key, snapshot) {
             return Verdict::Drop(reason);
         }
         let Some(service) = snapshot.listeners.service(key.destination, key.protocol) else {
@@ -40,7 +40,8 @@ impl Engine {
         if owner != self.worker && packet.fragment().is_none() {
             return Verdict::Handoff(owner);
         }
-        if let Err(verdict) = self.may_open(packet) {
+        let tunnelled = snapshot.service(service).is_tunnelled();
+        if let Err(verdict) = self.may_open(packet, tunnelled) {
             return verdict;
         }
         match self.plan(service, key, packet, now, trace) {
@@ -68,13 +69,15 @@ impl Engine {
         }
     }
 
-    /// Whether this packet is one that begins a flow: a sound SYN, or any sound datagram.
-    fn may_open(&mut self, packet: &Packet<'_>) -> Result<(), Verdict> {
+    /// Whether this packet is one that begins a flow: a sound SYN, or any sound datagram. In a tunnel, a segment of the
+    /// middle will do (R53): its backend knows the connection, whoever has lost it.
+    fn may_open(&mut self, packet: &Packet<'_>, tunnelled: bool) -> Result<(), Verdict> {
         if let Some(segment) = packet.tcp() {
             if !segment.flags.valid() {
                 return Err(Verdict::Drop(DropReason::BadTcpFlags));
             }
-            if !segment.flags.has(TcpFlags::SYN) || segment.flags.has(TcpFlags::ACK) {
+            let (syn, ack) = (segment.flags.has(TcpFlags::SYN), segment.flags.has(TcpFlags::ACK));
+            if syn && ack || !syn && !tunnelled {
                 return Err(self.reset(packet, DropReason::NoFlow));
             }
         }
@@ -94,26 +97,51 @@ impl Engine {
         let scheduler = policy.scheduler(service, packet.family()).ok_or(DropReason::Draining)?;
         let limits = &policy.snapshot.service(service).limits;
         self.shared.limits.take(service, limits, key.source.address, now)?;
-        // One hash of the flow and the seed is all the chance there is: the same flow meets the same luck on both
-        // gateways of a pair, and in a replay.
-        let random = FixedState::with_seed(self.shared.seed).hash_one(key);
-        let request = Request {
-            client: key.source,
-            listen: key.destination,
-            protocol: key.protocol,
-            random,
-            loads: &self.shared.loads,
-        };
-        let backend = scheduler.pick(&request).ok_or(DropReason::NoBackend)?;
+        let begun_elsewhere = packet.tcp().is_some_and(|segment| !segment.flags.has(TcpFlags::SYN));
+        let by_hash = if begun_elsewhere { policy.pick_up(service) } else { None };
+        let request = self.request(key);
+        let (backend, random) =
+            (by_hash.unwrap_or(scheduler).pick(&request).ok_or(DropReason::NoBackend)?, request.random);
         let target = policy.snapshot.backend(backend).endpoint(key.destination.port);
         trace.route(Route { service: Some(service), backend: Some(backend) });
         trace.stage("schedule", || format!("{} at {target}", policy.snapshot.backend(backend).name));
 
         self.make_room(service, limits)?;
+        if policy.path(backend).is_some() {
+            let plan = self.tunnelled(service, backend, key);
+            return self.enter(&plan, now).inspect_err(|_| self.shared.limits.leave(service));
+        }
         let flow = self.translate(service, backend, key, target, random, now);
         flow.inspect_err(|_| self.shared.limits.leave(service)).inspect(|flow| {
             trace.stage("ports", || format!("towards the backend as {}", flow.key(Direction::Reply).destination))
         })
+    }
+
+    /// What schedulers are asked. One hash of the flow and the seed is all the chance there is: the same flow meets the
+    /// same luck on both gateways of a pair, and in a replay.
+    pub(super) fn request(&self, key: &FlowKey) -> Request<'_> {
+        Request {
+            client: key.source,
+            listen: key.destination,
+            protocol: key.protocol,
+            random: FixedState::with_seed(self.shared.seed).hash_one(key),
+            loads: &self.shared.loads,
+        }
+    }
+
+    /// A flow by the tunnel to this backend. What the backend answers goes past us; under its key, errors about it find
+    /// the flow (R67).
+    fn tunnelled(&self, service: ServiceId, backend: BackendId, key: &FlowKey) -> Plan {
+        Plan {
+            original: *key,
+            reply: key.invert(),
+            rewrites: [Rewrite::Encapsulate { entropy: tunnel::entropy(key) }, Rewrite::None],
+            path: self.policy.path(backend).cloned(),
+            service,
+            backend,
+            owner: self.worker,
+            leased: false,
+        }
     }
 
     /// Leases a source for full NAT, and enters the flow.
@@ -126,11 +154,24 @@ impl Engine {
         random: u64,
         now: Instant,
     ) -> Result<Arc<Flow>, DropReason> {
-        let Mode::Nat { source_nat } = self.policy.snapshot.service(service).mode;
+        let Mode::Nat { source_nat } = self.policy.snapshot.service(service).mode else {
+            unreachable!("a backend without path is one of a NAT service")
+        };
         // R35: a backend that is its own client would not take a packet from itself, nor answer it through us.
         let source_nat = source_nat || target.address == key.source.address;
         let source = if source_nat { self.lease(target, key, random)? } else { key.source };
-        self.enter(service, backend, key, (source, target), source_nat, now).inspect_err(|_| {
+        let outgoing = FlowKey { source, destination: target, protocol: key.protocol };
+        let plan = Plan {
+            original: *key,
+            reply: outgoing.invert(),
+            rewrites: [Rewrite::nat(key, &outgoing), Rewrite::nat(&outgoing.invert(), &key.invert())],
+            path: None,
+            service,
+            backend,
+            owner: self.worker,
+            leased: source_nat,
+        };
+        self.enter(&plan, now).inspect_err(|_| {
             if source_nat {
                 self.ports.release(source, target, key.protocol);
             }
@@ -156,26 +197,8 @@ impl Engine {
     }
 
     /// Enters the flow under both keys.
-    fn enter(
-        &mut self,
-        service: ServiceId,
-        backend: BackendId,
-        key: &FlowKey,
-        way: (Endpoint, Endpoint),
-        leased: bool,
-        now: Instant,
-    ) -> Result<Arc<Flow>, DropReason> {
-        let outgoing = FlowKey { source: way.0, destination: way.1, protocol: key.protocol };
-        let plan = Plan {
-            original: *key,
-            reply: outgoing.invert(),
-            rewrites: [Rewrite::nat(key, &outgoing), Rewrite::nat(&outgoing.invert(), &key.invert())],
-            service,
-            backend,
-            owner: self.worker,
-            leased,
-        };
-        let flow = Arc::new(Flow::new(&plan, now));
+    fn enter(&mut self, plan: &Plan, now: Instant) -> Result<Arc<Flow>, DropReason> {
+        let flow = Arc::new(Flow::new(plan, now));
         match self.shared.table.commit(&flow) {
             Ok(()) => Ok(flow),
             // One client belongs to one worker, so its first packets cannot race here; the table allows for it.
@@ -193,8 +216,10 @@ impl Engine {
         now: Instant,
         trace: &mut T,
     ) -> Verdict {
-        if let Some(syn) = packet.tcp() {
-            flow.set_tracker(&Tracker::open(&syn));
+        match packet.tcp() {
+            Some(segment) if flow.path().is_some() => flow.set_state(one_way::begin(segment.flags)),
+            Some(syn) => flow.set_tracker(&Tracker::open(&syn)),
+            None => {}
         }
         for direction in [Direction::Original, Direction::Reply] {
             self.cache.insert(flow.key(direction), flow);
@@ -206,6 +231,12 @@ impl Engine {
         for counters in [self.counters().service(flow.service), self.counters().backend(flow.backend)] {
             counters.opened.add(1);
             counters.inbound.count(len);
+        }
+        if flow.path().is_some() {
+            return match tunnel::enter(flow, packet, now, trace) {
+                Ok(()) => Verdict::Forward,
+                Err(mtu) => self.too_big(packet, mtu, now),
+            };
         }
         nat::apply(packet, flow, Direction::Original);
         trace.stage("rewrite", || super::describe(packet));
@@ -222,8 +253,9 @@ impl Engine {
         let is_vip = snapshot.listeners.is_vip(key.destination.address);
         match key.protocol {
             Protocol::TCP => self.reset(packet, if is_vip { DropReason::NoService } else { DropReason::NoFlow }),
-            _ if is_vip => self.port_unreachable(packet, DropReason::NoService, now),
-            _ => Verdict::Drop(DropReason::NoFlow),
+            Protocol::UDP if is_vip => self.port_unreachable(packet, DropReason::NoService, now),
+            Protocol::UDP => Verdict::Drop(DropReason::NoFlow),
+            _ => Verdict::Drop(DropReason::Protocol),
         }
     }
 }

@@ -7,9 +7,11 @@ use arc_swap::ArcSwap;
 use super::conntrack::{Flow, Table};
 use super::counters::Counters;
 use super::guard::Limits;
+use super::path::Path;
 use super::scheduler::{self, Candidate, Loads, Scheduler};
-use crate::config::{ServiceId, Snapshot};
+use crate::config::{BackendId, Balance, ServiceId, Snapshot};
 use crate::wire::Family;
+use crate::wire::tunnel::Tunnel;
 
 /// The flow table, the counters and the configuration in force. One for a gateway, behind an [`Arc`].
 #[derive(Debug)]
@@ -74,38 +76,81 @@ pub struct Policy {
     /// The configuration.
     pub snapshot: Arc<Snapshot>,
     intake: Intake,
+    /// Of each backend, if it has a tunnel.
+    paths: Vec<Option<Arc<Path>>>,
 }
 
 /// Whether new flows are taken.
 #[derive(Debug)]
 enum Intake {
-    /// They are, and go where these say: a scheduler for each service and family.
-    Open(Vec<[Box<dyn Scheduler>; 2]>),
+    /// They are, and each service's go where these say.
+    Open(Vec<Schedulers>),
     /// None is.
     Closed,
 }
 
+/// The schedulers of one service.
+#[derive(Debug)]
+struct Schedulers {
+    /// For IPv4 and IPv6.
+    of_family: [Box<dyn Scheduler>; 2],
+    /// If it is a DSR service and those are not by hash.
+    by_hash: Option<Box<dyn Scheduler>>,
+}
+
 impl Policy {
-    /// Builds the schedulers of a snapshot. A service that listens in both families has one for each: a flow never
-    /// changes its family.
+    /// Builds the schedulers of a snapshot, and the paths to its backends. A service that listens in both families has a
+    /// scheduler for each: a flow never changes its family. A tunnel of either carries both.
     pub fn new(snapshot: Arc<Snapshot>) -> Self {
-        let of_family = |id: ServiceId, v4: bool| {
-            let backends = snapshot.backends_of(id).filter(|(_, backend)| backend.address.is_v4() == v4);
+        let candidates = |id: ServiceId, v4: bool| {
+            let tunnelled = snapshot.service(id).is_tunnelled();
+            let backends = snapshot.backends_of(id).filter(|(_, b)| tunnelled || b.address.is_v4() == v4);
             let (backup, main): (Vec<_>, Vec<_>) = backends.partition(|(_, backend)| backend.backup);
             let takes = |group: &[(_, &crate::config::Backend)]| group.iter().any(|(_, b)| b.weight > 0);
             let group = if takes(&main) { main } else { backup };
-            let candidates: Vec<_> = group.into_iter().map(|(id, backend)| Candidate::new(id, backend)).collect();
-            scheduler::build(snapshot.service(id).balance, &candidates)
+            group.into_iter().map(|(id, backend)| Candidate::new(id, backend)).collect::<Vec<_>>()
         };
-        let ids = (0..snapshot.services.len()).map(|n| ServiceId(u16::try_from(n).expect("checked by config")));
-        let schedulers = ids.map(|id| [of_family(id, true), of_family(id, false)]).collect();
-        Self { intake: Intake::Open(schedulers), snapshot }
+        let schedulers = |id: ServiceId| {
+            let service = snapshot.service(id);
+            let lacks_hash =
+                service.is_tunnelled() && !matches!(service.balance, Balance::Maglev | Balance::SourceHash);
+            Schedulers {
+                of_family: [true, false].map(|v4| scheduler::build(service.balance, &candidates(id, v4))),
+                by_hash: lacks_hash.then(|| scheduler::build(Balance::Maglev, &candidates(id, true))),
+            }
+        };
+        let number = |n| u16::try_from(n).expect("checked by config");
+        let path = |id| Some(Arc::new(Path::new(snapshot.tunnel(id)?, snapshot.gateway.mtu, u64::from(id.0) << 16)));
+        let intake = Intake::Open((0..number(snapshot.services.len())).map(ServiceId).map(schedulers).collect());
+        let paths = (0..number(snapshot.backends.len())).map(BackendId).map(path).collect();
+        Self { intake, paths, snapshot }
     }
 
     /// The same configuration, but no new flow is taken: for a gateway that is about to stop.
     #[must_use]
     pub fn closed(&self) -> Self {
-        Self { intake: Intake::Closed, snapshot: Arc::clone(&self.snapshot) }
+        Self { intake: Intake::Closed, paths: self.paths.clone(), snapshot: Arc::clone(&self.snapshot) }
+    }
+
+    /// The scheduler of a DSR service for packets of the middle of a flow that is not known (R53): by hash, so that all
+    /// packets of that flow, on all gateways, go one way. `None` for other services, and if no new
+    /// flows are taken.
+    pub fn pick_up(&self, service: ServiceId) -> Option<&dyn Scheduler> {
+        if !self.snapshot.service(service).is_tunnelled() {
+            return None;
+        }
+        let by_hash = self.schedulers(service)?.by_hash.as_deref();
+        by_hash.or_else(|| self.scheduler(service, Family::V4))
+    }
+
+    /// The way to a backend, if it goes by a tunnel.
+    pub fn path(&self, backend: BackendId) -> Option<&Arc<Path>> {
+        self.paths[usize::from(backend.0)].as_ref()
+    }
+
+    /// All ways by this tunnel: services may share a backend.
+    pub fn paths_by(&self, tunnel: &Tunnel) -> impl Iterator<Item = &Path> {
+        self.paths.iter().flatten().map(|path| &**path).filter(move |path| path.tunnel() == tunnel)
     }
 
     /// Whether no new flow is taken.
@@ -115,11 +160,15 @@ impl Policy {
 
     /// The scheduler for flows of this family; `None` if no new ones are taken.
     pub fn scheduler(&self, service: ServiceId, family: Family) -> Option<&dyn Scheduler> {
-        let Intake::Open(schedulers) = &self.intake else { return None };
-        let [v4, v6] = &schedulers[usize::from(service.0)];
+        let [v4, v6] = &self.schedulers(service)?.of_family;
         Some(match family {
             Family::V4 => &**v4,
             Family::V6 => &**v6,
         })
+    }
+
+    fn schedulers(&self, service: ServiceId) -> Option<&Schedulers> {
+        let Intake::Open(schedulers) = &self.intake else { return None };
+        Some(&schedulers[usize::from(service.0)])
     }
 }

@@ -49,7 +49,7 @@ pub trait TraceSink {
     const ENABLED: bool;
 
     /// One stage: a word from a closed list (`parse`, `guard`, `conntrack`, `service`, `schedule`, `ports`, `rewrite`,
-    /// `icmp`, `fragment`, `verdict`) and a sentence.
+    /// `tunnel`, `icmp`, `fragment`, `verdict`) and a sentence.
     fn stage(&mut self, stage: &'static str, text: impl FnOnce() -> String);
 
     /// The service and backend, as soon as they are known.
@@ -136,6 +136,8 @@ drop_reasons! {
     IcmpType "icmp-type" "an ICMP type that a gateway does not forward"
     Protocol "protocol" "the service does not carry this protocol"
     HandoffFull "handoff-full" "the worker that owns the flow could not take the packet"
+    TooBig "too-big" "does not fit the tunnel to its backend and may not be cut; its sender is told, or must not be"
+    TunnelUnreachable "tunnel-unreachable" "an ICMP error says that a packet in a tunnel did not reach its backend"
     SendFailed "send-failed" "the kernel refused the packet"
 }
 

@@ -5,6 +5,7 @@ use std::io;
 
 use super::port::{Batch, PacketPort};
 use crate::engine::Instant;
+use crate::wire::{OFFLOAD_LEN, Packet, tunnel};
 
 /// Gives out what was put in, keeps what was sent. Frames carry their offload header in front.
 #[derive(Debug, Default)]
@@ -33,5 +34,12 @@ impl PacketPort for MemoryPort {
     fn send(&mut self, frame: &mut [u8]) -> io::Result<()> {
         self.output.push(frame.to_vec());
         Ok(())
+    }
+
+    fn send_wrapped(&mut self, packet: &mut Packet<'_>) -> io::Result<(u64, u64)> {
+        let packets = tunnel::leaving(packet);
+        let sent = (packets.len() as u64, packets.iter().map(|packet| packet.len() as u64).sum());
+        self.output.extend(packets.into_iter().map(|packet| [&[0; OFFLOAD_LEN][..], &packet].concat()));
+        Ok(sent)
     }
 }

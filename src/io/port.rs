@@ -25,6 +25,13 @@ pub trait PacketPort {
     /// # Errors
     /// This packet could not be sent; the port may be used further.
     fn send(&mut self, frame: &mut [u8]) -> io::Result<()>;
+
+    /// Sends a packet that is in a [tunnel](Packet::tunnel), in as many outer packets as it takes; how many they were,
+    /// and their bytes.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send): what came before that packet has left.
+    fn send_wrapped(&mut self, packet: &mut Packet<'_>) -> io::Result<(u64, u64)>;
 }
 
 /// Received packets, one behind the other in one arena.

@@ -6,7 +6,11 @@ use super::port::{Batch, PacketPort};
 use super::sys;
 use super::tun::TunQueue;
 use crate::engine::Instant;
+use crate::wire::tunnel::{self, Scratch};
 use crate::wire::{Gso, OFFLOAD_LEN, Offload, Packet, segment};
+
+/// A payload up to this size is cheaper copied than taken from where it lies.
+const COPIED: usize = 512;
 
 /// Reads until the queue is empty or the batch full; super-packets pass in place.
 #[derive(Debug)]
@@ -14,13 +18,16 @@ pub struct TunPort {
     queue: TunQueue,
     /// Where the headers of segments are put together, should the kernel refuse a super-packet.
     segment: Vec<u8>,
+    /// The same for packets in tunnels, and where small ones are put together whole.
+    wrapping: Scratch,
+    small: Vec<u8>,
     told: bool,
 }
 
 impl TunPort {
     /// A port on this queue.
     pub fn new(queue: TunQueue) -> Self {
-        Self { queue, segment: Vec::new(), told: false }
+        Self { queue, segment: Vec::new(), wrapping: Scratch::default(), small: Vec::new(), told: false }
     }
 
     /// The queue, to wait on.
@@ -48,6 +55,18 @@ impl TunPort {
     }
 }
 
+/// Writes one packet that needs nothing of the kernel.
+#[inline]
+fn write_pieces(queue: &TunQueue, [headers, payload]: [&[u8]; 2], small: &mut Vec<u8>) -> io::Result<()> {
+    let offload = [0; OFFLOAD_LEN];
+    if payload.len() > COPIED {
+        return queue.write_vectored(&[&offload, headers, payload].map(io::IoSlice::new)).map(drop);
+    }
+    small.clear();
+    [&offload, headers, payload].into_iter().for_each(|piece| small.extend_from_slice(piece));
+    queue.write(small).map(drop)
+}
+
 impl PacketPort for TunPort {
     #[inline]
     fn receive(&mut self, batch: &mut Batch) -> io::Result<Instant> {
@@ -69,5 +88,17 @@ impl PacketPort for TunPort {
             return self.send_segments(frame, offload);
         }
         Err(error)
+    }
+
+    #[inline]
+    fn send_wrapped(&mut self, packet: &mut Packet<'_>) -> io::Result<(u64, u64)> {
+        let Self { queue, wrapping, small, .. } = self;
+        let mut outcome = Ok((0, 0));
+        tunnel::emit(packet, wrapping, |headers, payload| {
+            let Ok((packets, bytes)) = outcome else { return };
+            let len = (headers.len() + payload.len()) as u64;
+            outcome = write_pieces(queue, [headers, payload], small).map(|()| (packets + 1, bytes + len));
+        });
+        outcome
     }
 }

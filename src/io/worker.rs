@@ -15,7 +15,7 @@ use super::tun_port::TunPort;
 use super::words::in_words;
 use crate::engine::conntrack::Flow;
 use crate::engine::{DropReason, Engine, Instant, NoTrace, Outgoing, Verdict, WorkerId};
-use crate::wire::{OFFLOAD_LEN, Offload};
+use crate::wire::{OFFLOAD_LEN, Offload, Packet};
 
 /// Packets that may wait for a worker that did not receive them itself.
 const HANDOFF_SLOTS: usize = 1024;
@@ -168,6 +168,9 @@ fn process(mut frame: Frame<'_>, engine: &mut Engine, port: &mut TunPort, mailbo
     let (verdict, len, offload) = match frame.packet() {
         Ok(mut packet) => {
             let verdict = engine.handle(&mut packet, now, &mut NoTrace);
+            if packet.tunnel().is_some() {
+                return send_wrapped(&mut packet, engine, port);
+            }
             (verdict, packet.bytes().len(), *packet.offload())
         }
         Err(malformed) => {
@@ -188,6 +191,22 @@ fn process(mut frame: Frame<'_>, engine: &mut Engine, port: &mut TunPort, mailbo
             }
         }
         Verdict::Reply | Verdict::Consume | Verdict::Drop(_) => {}
+    }
+    if engine.has_mail() {
+        send_own(engine, port);
+    }
+}
+
+/// Sends a packet into its tunnel, and what was held for it.
+#[inline]
+fn send_wrapped(packet: &mut Packet<'_>, engine: &mut Engine, port: &mut TunPort) {
+    match port.send_wrapped(packet) {
+        Ok((packets, bytes)) => {
+            let sent = &engine.counters().sent;
+            sent.packets.add(packets);
+            sent.bytes.add(bytes);
+        }
+        Err(_) => engine.counters().forward_failed(DropReason::SendFailed),
     }
     if engine.has_mail() {
         send_own(engine, port);

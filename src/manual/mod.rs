@@ -6,16 +6,17 @@
 //! 2. [`configuration`]: every key, its default, and why that is the default
 //! 3. [`operating`]: preparing a machine, running, signals, privileges, a systemd unit
 //! 4. [`nat`]: full NAT and keeping the client's address, source ports, hairpins
-//! 5. [`schedulers`]: which backend a new flow goes to
-//! 6. [`timeouts`]: how long a flow is remembered, and which RFC says so
-//! 7. [`limits`]: how many flows a gateway and its services take, and what a flood does
-//! 8. [`packets`]: what happens to odd packets, and our choice where the references disagree
-//! 9. [`kernel`]: what differs from the kernel's own NAT, and how that is known
-//! 10. [`drops`]: all reasons for which a packet is dropped
-//! 11. [`troubleshooting`]: from what one sees to what to do
-//! 12. [`json`]: what programs can read
-//! 13. [`exit_codes`]: what scripts can rely on
-//! 14. [`requirements`]: the rules for packets, and the tests that show each of them
+//! 5. [`dsr`]: direct server return: tunnels to backends that answer the clients themselves
+//! 6. [`schedulers`]: which backend a new flow goes to
+//! 7. [`timeouts`]: how long a flow is remembered, and which RFC says so
+//! 8. [`limits`]: how many flows a gateway and its services take, and what a flood does
+//! 9. [`packets`]: what happens to odd packets, and our choice where the references disagree
+//! 10. [`kernel`]: what differs from the kernel's own NAT, and how that is known
+//! 11. [`drops`]: all reasons for which a packet is dropped
+//! 12. [`troubleshooting`]: from what one sees to what to do
+//! 13. [`json`]: what programs can read
+//! 14. [`exit_codes`]: what scripts can rely on
+//! 15. [`requirements`]: the rules for packets, and the tests that show each of them
 //!
 //! Each verb has a manual page, too: `tungate man DIR` writes them.
 
@@ -25,6 +26,10 @@ pub mod configuration {
 
 pub mod drops {
     #![doc = include_str!("drops.md")]
+}
+
+pub mod dsr {
+    #![doc = include_str!("dsr.md")]
 }
 
 pub mod exit_codes {

@@ -1,7 +1,7 @@
 //! ICMP and ICMPv6: echo, errors that quote a packet, and errors of our own.
 
 use super::ip::{self, Family, IpHeader, Malformed};
-use super::{Address, Endpoint, Packet, Protocol, Translation, build, checksum};
+use super::{Address, Endpoint, Gso, Packet, Protocol, Translation, build, checksum};
 
 /// What a gateway has to know of an ICMP message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,19 +54,8 @@ const HEADER: usize = 8;
 /// [`Malformed`] if the packet is no [`Kind::Error`], the quote's header makes no sense, its IPv4 header checksum is wrong
 /// (R62), or the ports are cut off. Its transport checksum is not looked at: it may be cut off (RFC 5508 REQ-3).
 pub fn quote(packet: &Packet<'_>) -> Result<Quote, Malformed> {
-    if kind(packet) != Some(Kind::Error) {
-        return Err(Malformed::Transport);
-    }
     let at = usize::from(packet.header().payload) + HEADER;
-    let message = packet.transport();
-    let quoted = message.get(HEADER..).ok_or(Malformed::Transport)?;
-    let quoted = &quoted[..quoted_len(packet.family(), message).min(quoted.len())];
-    let header = IpHeader::parse_quote(quoted)?;
-    if header.family != packet.family() {
-        return Err(Malformed::IpHeader);
-    }
-    // What lies behind the end of the quoted packet is none of it, be it the length that lies.
-    let quoted = &quoted[..quoted.len().min(header.total_len as usize)];
+    let (header, quoted) = quoted(packet)?;
     let has_ports = matches!(header.protocol, Protocol::TCP | Protocol::UDP);
     if !has_ports || header.fragment.is_some_and(|f| f.offset != 0) {
         return Err(Malformed::Transport);
@@ -81,6 +70,35 @@ pub fn quote(packet: &Packet<'_>) -> Result<Quote, Malformed> {
         at,
         end: at + quoted.len(),
     })
+}
+
+/// The packet that an ICMP error quotes, whatever it carries: its header, and what there is of it from that on.
+///
+/// # Errors
+/// As [`quote`].
+pub fn quoted<'q>(packet: &'q Packet<'_>) -> Result<(IpHeader, &'q [u8]), Malformed> {
+    if kind(packet) != Some(Kind::Error) {
+        return Err(Malformed::Transport);
+    }
+    let message = packet.transport();
+    let quoted = message.get(HEADER..).ok_or(Malformed::Transport)?;
+    let quoted = &quoted[..quoted_len(packet.family(), message).min(quoted.len())];
+    let header = IpHeader::parse_quote(quoted)?;
+    if header.family != packet.family() {
+        return Err(Malformed::IpHeader);
+    }
+    // What lies behind the end of the quoted packet is none of it, be it the length that lies.
+    Ok((header, &quoted[..quoted.len().min(header.total_len as usize)]))
+}
+
+/// The MTU that an ICMP error tells of, if it is about a packet that was too big: 3/4, ICMPv6 2.
+pub fn told_mtu(packet: &Packet<'_>) -> Option<u32> {
+    let message = packet.transport();
+    match (packet.family(), message[0], message[1]) {
+        (Family::V4, 3, 4) => Some(u32::from(u16::from_be_bytes([message[6], message[7]]))),
+        (Family::V6, 2, _) => Some(u32::from_be_bytes([message[4], message[5], message[6], message[7]])),
+        _ => None,
+    }
 }
 
 /// RFC 4884 4: where the length attribute is set, the quote ends there and extensions follow.
@@ -186,12 +204,36 @@ pub fn error(about: &Packet<'_>, error: Error, source: Address) -> Option<Vec<u8
         return None;
     }
     let mut message = quoting(error, about.family(), about.bytes());
+    if about.offload().gso != Gso::None {
+        shorten(&mut message[HEADER..], about);
+    }
     if let Some((at, sum)) = about.completed_checksum()
         && let Some(field) = message.get_mut(HEADER + at..HEADER + at + 2)
     {
         field.copy_from_slice(&sum);
     }
     Some(build::icmp(source, sender, message))
+}
+
+/// Of a super-packet, the error is about the first segment.
+#[expect(clippy::cast_possible_truncation, reason = "a segment is below 64 KiB")]
+fn shorten(quote: &mut [u8], about: &Packet<'_>) {
+    let len = about.largest_segment() as u16;
+    match about.family() {
+        Family::V4 => {
+            let change = checksum::delta(&quote[2..4], &len.to_be_bytes());
+            let sum = u16::from_be_bytes([quote[10], quote[11]]);
+            quote[2..4].copy_from_slice(&len.to_be_bytes());
+            quote[10..12].copy_from_slice(&checksum::update(sum, change).to_be_bytes());
+        }
+        Family::V6 => quote[4..6].copy_from_slice(&(len - 40).to_be_bytes()),
+    }
+}
+
+/// An error about a packet of which this is known, from its IP header on; `source` tells it to `sender`.
+pub fn error_quoting(quote: &[u8], error: Error, source: Address, sender: Address) -> Vec<u8> {
+    let family = if source.is_v4() { Family::V4 } else { Family::V6 };
+    build::icmp(source, sender, quoting(error, family, quote))
 }
 
 /// The message of an error about this packet, its checksum not computed yet.

@@ -13,6 +13,7 @@ mod identity;
 mod mapping;
 mod refused;
 mod tcp;
+mod tunnel;
 mod workers;
 
 /// Services in both families and both kinds of NAT.

@@ -12,13 +12,12 @@ pub(crate) enum Level {
 }
 use Level::{Choice, Must, Should};
 
-/// The rules that are due now, each with a test: those of NAT and of hostile input. The others are of tunnels (R89 to
-/// R104), the pair (R110) and termination (R111, R112).
-pub(crate) const DUE: [RangeInclusive<usize>; 2] = [1..=88, 105..=109];
+/// The rules that are due now, each with a test: those of NAT, of tunnels and of hostile input. The others are of the pair
+/// (R110) and of termination (R111, R112).
+pub(crate) const DUE: RangeInclusive<usize> = 1..=109;
 
 /// Of those the ones that cannot be shown before what they are about is there. Whoever shows one strikes it out here.
-pub(crate) const AWAITED: &[(usize, &str)] =
-    &[(25, "DSR"), (67, "DSR"), (70, "mappings for ICMP queries"), (105, "DSR"), (106, "DSR")];
+pub(crate) const AWAITED: &[(usize, &str)] = &[(70, "mappings for ICMP queries")];
 
 /// R1 is the first.
 pub(crate) const RULES: [(Level, &str); 112] = [

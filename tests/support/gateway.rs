@@ -8,7 +8,7 @@ use tungate::config::{self, BackendId, ServiceId};
 use tungate::engine::conntrack::{Direction, Flow, FlowKey, State};
 use tungate::engine::counters::{Counter, Shortage, WorkerCounters};
 use tungate::engine::{DropReason, Engine, Instant, NoTrace, Policy, Shared, Verdict, WorkerId};
-use tungate::wire::{Endpoint, Offload, Packet, Protocol};
+use tungate::wire::{Endpoint, Offload, Packet, Protocol, tunnel};
 
 use super::Outcome;
 
@@ -55,13 +55,21 @@ impl World {
     }
 
     /// A packet arrives, and goes from worker to worker until one decides about it.
-    pub(crate) fn receives(&mut self, mut bytes: Vec<u8>) -> Outcome {
+    pub(crate) fn receives(&mut self, bytes: Vec<u8>) -> Outcome {
+        self.receives_offloaded(bytes, Offload::default())
+    }
+
+    /// The same for a super-packet, or one whose checksum is partial.
+    pub(crate) fn receives_offloaded(&mut self, mut bytes: Vec<u8>, offload: Offload) -> Outcome {
         let mut worker = self.queue;
         for _ in 0..=self.engines.len() {
             let engine = &mut self.engines[worker];
-            let (verdict, len) = match Packet::parse(&mut bytes, Offload::default()) {
-                Ok(mut packet) => (engine.handle(&mut packet, self.now, &mut NoTrace), packet.bytes().len()),
-                Err(malformed) => (engine.malformed(malformed, &bytes, self.now), 0),
+            let (verdict, leaving) = match Packet::parse(&mut bytes, offload) {
+                Ok(mut packet) => {
+                    let verdict = engine.handle(&mut packet, self.now, &mut NoTrace);
+                    (verdict, if verdict == Verdict::Forward { tunnel::leaving(&mut packet) } else { Vec::new() })
+                }
+                Err(malformed) => (engine.malformed(malformed, &bytes, self.now), Vec::new()),
             };
             if let Verdict::Handoff(owner) = verdict {
                 assert_ne!(usize::from(owner.0), worker, "handed over to itself");
@@ -69,9 +77,8 @@ impl World {
                 worker = usize::from(owner.0);
                 continue;
             }
-            let sent = (verdict == Verdict::Forward).then(|| bytes[..len].to_vec());
             let own = engine.outbox().map(|outgoing| outgoing.packet).collect();
-            return Outcome::new(verdict, sent, own);
+            return Outcome::new(verdict, leaving, own);
         }
         panic!("the workers hand the packet round for ever");
     }

@@ -10,19 +10,22 @@ pub(crate) struct Outcome {
     pub(crate) verdict: Verdict,
     /// The packet itself, if it was forwarded.
     pub(crate) sent: Option<Vec<u8>>,
+    /// What there is of it besides, if it was cut for a tunnel.
+    pub(crate) pieces: Vec<Vec<u8>>,
     /// What else leaves.
     pub(crate) own: Vec<Vec<u8>>,
 }
 
 impl Outcome {
-    pub(crate) fn new(verdict: Verdict, sent: Option<Vec<u8>>, own: Vec<Vec<u8>>) -> Self {
-        Self { verdict, sent, own }
+    pub(crate) fn new(verdict: Verdict, leaving: Vec<Vec<u8>>, own: Vec<Vec<u8>>) -> Self {
+        let mut leaving = leaving.into_iter();
+        Self { verdict, sent: leaving.next(), pieces: leaving.collect(), own }
     }
 
     /// The packet as it left, alone.
     #[track_caller]
     pub(crate) fn forwarded(self) -> Sight {
-        assert_eq!((self.verdict, &self.own), (Verdict::Forward, &Vec::new()));
+        assert_eq!((self.verdict, &self.own, &self.pieces), (Verdict::Forward, &Vec::new(), &Vec::new()));
         Sight::of(self.sent.expect("what is forwarded is sent"))
     }
 

@@ -11,7 +11,7 @@ use crate::admin::{reason, word};
 use crate::config::Snapshot;
 use crate::engine::{DropReason, Engine, Instant, Outgoing, Route, Shared, TraceSink, Verdict, WorkerId};
 use crate::io::pcap::{Content, Frame, Writer};
-use crate::wire::{Offload, Packet};
+use crate::wire::{Offload, Packet, tunnel};
 
 /// One engine, driven by a capture.
 pub(super) struct Gateway<'a> {
@@ -127,9 +127,10 @@ impl<'a> Gateway<'a> {
         match Packet::parse(&mut self.buffer, Offload::default()) {
             Ok(mut parsed) => {
                 let verdict = self.engine.handle(&mut parsed, self.now, &mut route);
-                let out = if verdict == Verdict::Forward { Some(self.out.packet(at, parsed.bytes())?) } else { None };
+                let leaving = if verdict == Verdict::Forward { tunnel::leaving(&mut parsed) } else { Vec::new() };
+                let out: Result<Vec<u64>, _> = leaving.iter().map(|packet| self.out.packet(at, packet)).collect();
                 self.note(verdict, route.0, Some(self.given));
-                self.lines.back_mut().expect("it was just noted").out.extend(out);
+                self.lines.back_mut().expect("it was just noted").out.extend(out?);
             }
             Err(malformed) => {
                 let verdict = self.engine.malformed(malformed, packet, self.now);

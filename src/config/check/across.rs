@@ -10,7 +10,7 @@ use super::service::{CheckedService, family};
 use crate::config::diagnostic::{Code, Diagnostic};
 use crate::config::text::grouped;
 use crate::config::values::List;
-use crate::config::{Gateway, Listen, Listeners, ServiceId};
+use crate::config::{Carried, Gateway, Listen, Listeners, ServiceId};
 use crate::wire::{Address, Protocol};
 
 /// Source ports that one source address lends towards one backend endpoint: 1024 to 65535.
@@ -31,6 +31,7 @@ pub(super) fn check(
     backends(&services.items, &vips, &places.source_addresses.items, out);
     sources(&vips, &places.source_addresses.items, out);
     source_of_family(&services.items, &places.source_addresses, out);
+    source_of_tunnels(&services.items, &places.source_addresses, out);
     mtu(gateway.mtu, places, &services.items, out);
     max_flows(gateway.max_flows, places, services, out);
     max_flows_of_services(gateway.max_flows, places, &services.items, out);
@@ -46,7 +47,7 @@ impl<'a> Vips<'a> {
     fn new(services: &'a [CheckedService]) -> Self {
         let all: Vec<_> = services.iter().flat_map(|service| &service.listen.items).collect();
         // Only `is_vip` is asked of it: protocol and service do not matter.
-        let index = Listeners::new(all.iter().map(|listen| (listen.get_ref(), Protocol::TCP, ServiceId(0))));
+        let index = Listeners::new(all.iter().map(|listen| (listen.get_ref(), Carried::Any, ServiceId(0))));
         Self { all, index }
     }
 
@@ -75,7 +76,7 @@ fn names(services: &[CheckedService], out: &mut Vec<Diagnostic>) {
 fn listens(services: &[CheckedService], out: &mut Vec<Diagnostic>) {
     let mut all: Vec<_> = services
         .iter()
-        .filter_map(|service| Some((service.protocol?, service)))
+        .flat_map(|service| service.protocol.into_iter().flat_map(Carried::with_ports).map(move |one| (one, service)))
         .flat_map(|(protocol, service)| service.listen.items.iter().map(move |listen| (protocol, listen, service)))
         .collect();
     let network = |(protocol, listen, _): &(Protocol, &Spanned<Listen>, _)| {
@@ -85,7 +86,9 @@ fn listens(services: &[CheckedService], out: &mut Vec<Diagnostic>) {
     for same in all.chunk_by(|a, b| network(a) == network(b)) {
         let mut reaching = &same[0];
         for entry in &same[1..] {
-            if entry.1.get_ref().ports.start() <= reaching.1.get_ref().ports.end() {
+            // Of two services that carry any protocol, that is said of TCP.
+            let said = entry.0 == Protocol::UDP && [entry, reaching].iter().all(|e| e.2.protocol == Some(Carried::Any));
+            if entry.1.get_ref().ports.start() <= reaching.1.get_ref().ports.end() && !said {
                 out.push(taken(reaching, entry));
             }
             if entry.1.get_ref().ports.end() > reaching.1.get_ref().ports.end() {
@@ -150,7 +153,7 @@ fn source_of_family(services: &[CheckedService], sources: &List<Spanned<Address>
     }
     let has = |v4: bool| sources.items.iter().any(|source| source.get_ref().is_v4() == v4);
     for v4 in [true, false].into_iter().filter(|v4| !has(*v4)) {
-        let full_nat = services.iter().filter(|service| service.source_nat && service.has_backend_in(v4));
+        let full_nat = services.iter().filter(|service| service.has_source_nat() && service.has_backend_in(v4));
         let mut lacking = full_nat.filter_map(|service| Some((service, service.listens_in(v4)?)));
         let Some((service, listen)) = lacking.next() else { continue };
         let family = family(v4);
@@ -171,6 +174,29 @@ fn source_of_family(services: &[CheckedService], sources: &List<Spanned<Address>
     }
 }
 
+/// A tunnel begins at an address of its backend's family, whatever family it carries.
+fn source_of_tunnels(services: &[CheckedService], sources: &List<Spanned<Address>>, out: &mut Vec<Diagnostic>) {
+    if !sources.whole {
+        return;
+    }
+    let has = |v4: bool| sources.items.iter().any(|source| source.get_ref().is_v4() == v4);
+    for service in services.iter().filter(|service| service.has_tunnels()) {
+        let lacks = |v4: &bool| !has(*v4) && service.has_backend_in(*v4);
+        for v4 in [true, false].into_iter().filter(lacks) {
+            let backend = service.backends.items.iter().find(|b| b.address.is_v4() == v4).expect("it has one");
+            let family = family(v4);
+            let message =
+                format!("{} needs an {family} source address for the tunnels to its backends", service.title());
+            let mut diagnostic = Diagnostic::new(Code::NoSourceAddress, backend.place.clone(), message);
+            if let Some(span) = &sources.span {
+                diagnostic = diagnostic.also(span.clone(), format!("none of {family} here"));
+            }
+            let example = if v4 { "10.99.0.10" } else { "fd00:99::10" };
+            out.push(diagnostic.help(format!("add one in [gateway], as `source-addresses = [\"{example}\"]`")));
+        }
+    }
+}
+
 fn mtu(mtu: u16, places: &GatewayPlaces, services: &[CheckedService], out: &mut Vec<Diagnostic>) {
     let Some(span) = places.mtu.clone().filter(|_| mtu < LEAST_MTU_V6) else { return };
     let listen = services.iter().find_map(|service| service.listens_in(false)).map(Spanned::span);
@@ -184,7 +210,7 @@ fn mtu(mtu: u16, places: &GatewayPlaces, services: &[CheckedService], out: &mut 
 /// A flow with source-nat holds a source port; where all services have it, the ports are a limit below `max-flows`.
 fn max_flows(max_flows: u32, places: &GatewayPlaces, services: &List<CheckedService>, out: &mut Vec<Diagnostic>) {
     let Some(span) = places.max_flows.clone() else { return };
-    let known = |service: &CheckedService| service.source_nat && service.listen.whole && service.backends.whole;
+    let known = |service: &CheckedService| service.has_source_nat() && service.listen.whole && service.backends.whole;
     if !services.whole || !places.source_addresses.whole || !services.items.iter().all(known) {
         return;
     }
@@ -226,7 +252,7 @@ fn flows_by_ports(services: &[CheckedService], sources: &[Spanned<Address>]) -> 
             let v4 = backend.address.is_v4();
             let listens = service.listen.items.iter().map(Spanned::get_ref).filter(|l| l.address.is_v4() == v4);
             let ports = listens.map(|listen| backend.port.map_or(listen.ports.clone(), |port| port..=port));
-            let protocol = service.protocol.unwrap_or(Protocol::TCP);
+            let Some(Carried::One(protocol)) = service.protocol else { continue };
             endpoints.entry((backend.address, protocol)).or_default().extend(ports);
         }
     }

@@ -15,7 +15,8 @@ use self::service::CheckedService;
 use super::diagnostic::{Code, Diagnostic};
 use super::raw::RawFile;
 use super::values::List;
-use super::{Address, Backend, Gateway, Listeners, Mode, Protocol, Report, Service, ServiceId, Snapshot, Timeouts};
+use super::{Address, Backend, Carried, Gateway, Listeners, Report, Service, ServiceId, Snapshot, Timeouts};
+use crate::wire::Protocol;
 
 /// Applies every rule. The snapshot is good only if no diagnostic is an error.
 pub(super) fn check(raw: RawFile, generation: u64, host_name: &str, out: &mut Vec<Diagnostic>) -> Snapshot {
@@ -63,8 +64,8 @@ fn number(
         services.push(Service {
             name: service.name.map(Spanned::into_inner).unwrap_or_default(),
             listen: service.listen.items.into_iter().map(Spanned::into_inner).collect(),
-            protocol: service.protocol.unwrap_or(Protocol::TCP),
-            mode: Mode::Nat { source_nat: service.source_nat },
+            protocol: service.protocol.unwrap_or(Carried::One(Protocol::TCP)),
+            mode: service.mode,
             balance: service.balance,
             backends: first..last,
             limits: service.limits,

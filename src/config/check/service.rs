@@ -8,7 +8,8 @@ use toml::Spanned;
 use crate::config::diagnostic::{Code, Diagnostic};
 use crate::config::raw::{RawBackend, RawLimits, RawService};
 use crate::config::values::{List, Set};
-use crate::config::{Balance, Limits, Listen, text};
+use crate::config::{Balance, Carried, Limits, Listen, Mode, text};
+use crate::wire::tunnel::Encapsulation;
 use crate::wire::{Address, Protocol};
 
 /// A service that was read, with the places of its parts.
@@ -19,8 +20,8 @@ pub(super) struct CheckedService {
     /// `None` if it is missing.
     pub(super) name: Option<Spanned<String>>,
     /// `None` if it is missing or unreadable: then nothing is said about who listens where.
-    pub(super) protocol: Option<Protocol>,
-    pub(super) source_nat: bool,
+    pub(super) protocol: Option<Carried>,
+    pub(super) mode: Mode,
     pub(super) balance: Balance,
     pub(super) listen: List<Spanned<Listen>>,
     pub(super) backends: List<CheckedBackend>,
@@ -55,6 +56,16 @@ impl CheckedService {
         self.listen.items.iter().find(|listen| listen.get_ref().address.is_v4() == v4)
     }
 
+    /// Whether its flows hold source ports.
+    pub(super) fn has_source_nat(&self) -> bool {
+        self.mode == Mode::Nat { source_nat: true }
+    }
+
+    /// Whether backends get the packets in a tunnel.
+    pub(super) fn has_tunnels(&self) -> bool {
+        matches!(self.mode, Mode::Dsr { .. })
+    }
+
     /// Whether it has a backend of the family.
     pub(super) fn has_backend_in(&self, v4: bool) -> bool {
         self.backends.items.iter().any(|backend| backend.address.is_v4() == v4)
@@ -63,10 +74,10 @@ impl CheckedService {
 
 pub(super) fn check(raw: RawService, out: &mut Vec<Diagnostic>) -> CheckedService {
     let service = CheckedService {
-        header: raw.span,
+        header: raw.span.clone(),
+        mode: mode(&raw),
+        protocol: raw.protocol.as_ref().map(|word| protocol(word.value)),
         name: name(raw.name, out),
-        protocol: raw.protocol.map(protocol),
-        source_nat: raw.source_nat,
         balance: raw.balance.map_or(Balance::Maglev, balance),
         listen: listen(&raw.listen, out),
         backends: backends(raw.backends, out),
@@ -79,7 +90,64 @@ pub(super) fn check(raw: RawService, out: &mut Vec<Diagnostic>) -> CheckedServic
     weights(&service, out);
     families(&service, out);
     collapsing_ports(&service, out);
+    without_tunnel(&service, raw.protocol, raw.encapsulation, out);
+    ports_behind_tunnels(&service, out);
     service
+}
+
+fn mode(raw: &RawService) -> Mode {
+    if raw.mode != Some("dsr") {
+        return Mode::Nat { source_nat: raw.source_nat };
+    }
+    let encapsulation = match raw.encapsulation.as_ref().map(|word| word.value) {
+        Some("ipip") => Encapsulation::Ipip,
+        Some("gue") => Encapsulation::Gue,
+        Some(_) | None => Encapsulation::Gre,
+    };
+    Mode::Dsr { encapsulation }
+}
+
+/// What only a tunnel can do, or needs.
+fn without_tunnel(
+    service: &CheckedService,
+    protocol: Option<Set<&str>>,
+    encapsulation: Option<Set<&str>>,
+    out: &mut Vec<Diagnostic>,
+) {
+    if service.has_tunnels() {
+        return;
+    }
+    let title = service.title();
+    if let Some(Set { value: "any", span: Some(span) }) = protocol {
+        let message = format!("{title} cannot carry any protocol: NAT has to know the ports");
+        let help = "write one service for \"tcp\" and one for \"udp\", or set `mode = \"dsr\"`";
+        out.push(Diagnostic::new(Code::AnyWithoutTunnel, span, message).help(help));
+    }
+    if let Some(Set { span: Some(span), .. }) = encapsulation {
+        let message = format!("{title} has an encapsulation, but no tunnel");
+        let help = "remove the key, or set `mode = \"dsr\"`";
+        out.push(Diagnostic::new(Code::EncapsulationWithoutTunnel, span, message).help(help));
+    }
+}
+
+/// A tunnelled packet arrives as it was sent: at the service's port.
+fn ports_behind_tunnels(service: &CheckedService, out: &mut Vec<Diagnostic>) {
+    if !service.has_tunnels() {
+        return;
+    }
+    for backend in &service.backends.items {
+        let Some(port) = backend.port else { continue };
+        let other = |listen: &&Spanned<Listen>| listen.get_ref().ports != (port..=port);
+        let Some(listen) = service.listen.items.iter().find(other) else { continue };
+        let message =
+            format!("backend `{}` has a port that no packet will come to", backend.name.get_ref().escape_debug());
+        let diagnostic = Diagnostic::new(Code::PortBehindTunnel, backend.place.clone(), message);
+        let diagnostic = diagnostic.label("with direct server return, packets arrive as they were sent");
+        let address =
+            if backend.address.is_v4() { backend.address.to_string() } else { format!("[{}]", backend.address) };
+        let help = format!("write \"{address}\" without port, or listen on port {port}");
+        out.push(diagnostic.also(listen.span(), "sent to here").help(help));
+    }
 }
 
 fn limits(raw: &RawLimits) -> Limits {
@@ -103,8 +171,12 @@ fn rates(raw: &RawLimits, out: &mut Vec<Diagnostic>) {
     out.push(diagnostic.help("lower it, or remove it"));
 }
 
-fn protocol(word: &str) -> Protocol {
-    if word == "udp" { Protocol::UDP } else { Protocol::TCP }
+fn protocol(word: &str) -> Carried {
+    match word {
+        "udp" => Carried::One(Protocol::UDP),
+        "any" => Carried::Any,
+        _ => Carried::One(Protocol::TCP),
+    }
 }
 
 fn balance(word: &str) -> Balance {
@@ -218,9 +290,9 @@ fn weights(service: &CheckedService, out: &mut Vec<Diagnostic>) {
     }
 }
 
-/// NAT keeps the family: a packet can only go to a backend of its own.
+/// NAT keeps the family: a packet can only go to a backend of its own. A tunnel of either carries both.
 fn families(service: &CheckedService, out: &mut Vec<Diagnostic>) {
-    if !service.backends.whole || service.backends.items.is_empty() {
+    if service.has_tunnels() || !service.backends.whole || service.backends.items.is_empty() {
         return;
     }
     let lacks = |v4: &bool| service.listens_in(*v4).is_some() && !service.has_backend_in(*v4);
@@ -248,6 +320,9 @@ fn families(service: &CheckedService, out: &mut Vec<Diagnostic>) {
 
 /// With a port of its own, a backend gets the flows of all listen ports at that one.
 fn collapsing_ports(service: &CheckedService, out: &mut Vec<Diagnostic>) {
+    if service.has_tunnels() {
+        return;
+    }
     let many = |listen: &&Spanned<Listen>| listen.get_ref().ports.len() > 1;
     let Some(listen) = service.listen.items.iter().find(many) else { return };
     let Some((backend, port)) = service.backends.items.iter().find_map(|b| Some((b, b.port?))) else { return };

@@ -1,6 +1,7 @@
 //! A flow: its two keys, where it goes, and the little of it that changes with every packet.
 
 use std::hash::{Hash, Hasher};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use super::tcp::{Outcome, Tracker, TrackerCell};
 use crate::config::{BackendId, ServiceId, Timeouts};
 use crate::engine::counters::Traffic;
 use crate::engine::nat::Rewrite;
+use crate::engine::path::Path;
 use crate::engine::{Instant, WorkerId};
 use crate::wire::{Endpoint, Protocol, TcpSegment};
 
@@ -171,6 +173,7 @@ pub struct Flow {
     original: FlowKey,
     reply: FlowKey,
     rewrites: [Rewrite; 2],
+    path: Option<Arc<Path>>,
     /// The service it came for.
     pub service: ServiceId,
     /// The backend it goes to.
@@ -191,11 +194,13 @@ pub struct Flow {
 }
 
 /// What the slow path plans for a new flow.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(in crate::engine) struct Plan {
     pub original: FlowKey,
     pub reply: FlowKey,
     pub rewrites: [Rewrite; 2],
+    /// Where [`Rewrite::Encapsulate`] leads.
+    pub path: Option<Arc<Path>>,
     pub service: ServiceId,
     pub backend: BackendId,
     pub owner: WorkerId,
@@ -210,6 +215,7 @@ impl Flow {
             original: plan.original,
             reply: plan.reply,
             rewrites: plan.rewrites,
+            path: plan.path.clone(),
             service: plan.service,
             backend: plan.backend,
             owner: plan.owner,
@@ -231,6 +237,7 @@ impl Flow {
             original: self.original,
             reply: self.reply,
             rewrites: self.rewrites,
+            path: self.path.clone(),
             service: self.service,
             backend: self.backend,
             owner: WorkerId(0),
@@ -260,6 +267,12 @@ impl Flow {
     #[inline]
     pub const fn rewrite(&self, direction: Direction) -> &Rewrite {
         &self.rewrites[direction as usize]
+    }
+
+    /// The way to its backend, if it goes by a tunnel. The flow keeps it, whatever becomes of the configuration.
+    #[inline]
+    pub fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
     }
 
     /// The direction of a packet with this key, if it is of this flow.
@@ -374,6 +387,7 @@ mod tests {
             original,
             reply: original.invert(),
             rewrites: [Rewrite::nat(&original, &original); 2],
+            path: None,
             service: ServiceId(0),
             backend: BackendId(0),
             owner: WorkerId(0),

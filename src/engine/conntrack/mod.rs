@@ -5,6 +5,7 @@ mod drain;
 mod expiry;
 mod flow;
 mod list;
+pub mod one_way;
 mod queues;
 mod sync;
 mod table;

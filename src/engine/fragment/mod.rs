@@ -7,9 +7,9 @@
 mod cache;
 
 use super::conntrack::{Direction, Flow, FlowKey};
-use super::verdict::{DropReason, Route, TraceSink, Verdict};
-use super::{Engine, Instant, WorkerId, count_traffic, nat, steering};
-use crate::wire::{Fragment, Offload, Packet, Protocol};
+use super::verdict::{DropReason, NoTrace, Route, TraceSink, Verdict};
+use super::{Engine, Instant, Outgoing, WorkerId, count_traffic, nat, steering};
+use crate::wire::{Fragment, Offload, Packet, Protocol, tunnel};
 pub(super) use cache::Fragments;
 use cache::{Admission, DatagramKey, Way};
 
@@ -39,7 +39,7 @@ impl Engine {
             Admission::First => self.first_fragment(&key, packet, now, trace),
             Admission::Known(way) => {
                 trace.route(Route { service: Some(way.flow.service), backend: Some(way.flow.backend) });
-                self.later_fragment(&way, packet)
+                self.later_fragment(&way, packet, now)
             }
             Admission::Absorbed => Verdict::Consume,
             Admission::Refused(reason) => Verdict::Drop(reason),
@@ -56,12 +56,13 @@ impl Engine {
         now: Instant,
         trace: &mut T,
     ) -> Verdict {
-        let Some((source, destination)) = packet.endpoints() else {
-            let verdict = self.icmp(packet, trace);
+        let protocol = packet.protocol();
+        let with_ports = packet.endpoints().map(|(source, destination)| FlowKey { source, destination, protocol });
+        let Some(key) = with_ports.or_else(|| self.portless_key(packet)) else {
+            let verdict = self.icmp(packet, now, trace);
             self.fragments.kill(datagram, DropReason::Protocol);
             return verdict;
         };
-        let key = FlowKey { source, destination, protocol: packet.protocol() };
         let verdict = self.follow(&key, packet, now, trace);
         let known = if verdict == Verdict::Forward { self.shared.table.find(&key) } else { None };
         let Some((flow, direction)) = known else {
@@ -75,22 +76,28 @@ impl Engine {
         for mut held in self.fragments.route(datagram, way.clone()) {
             let parsed = Packet::parse(&mut held.packet, Offload::default());
             let mut fragment = parsed.expect("it was parsed before it was held");
-            if let Verdict::Drop(reason) = self.later_fragment(&way, &mut fragment) {
+            if let Verdict::Drop(reason) = self.later_fragment(&way, &mut fragment, now) {
                 self.counters().absorbed_dropped(reason);
             } else {
-                self.outbox.push(held);
+                let cause = held.cause;
+                self.outbox.extend(tunnel::leaving(&mut fragment).into_iter().map(|packet| Outgoing { cause, packet }));
             }
         }
         verdict
     }
 
-    fn later_fragment(&mut self, way: &Way, packet: &mut Packet<'_>) -> Verdict {
+    fn later_fragment(&mut self, way: &Way, packet: &mut Packet<'_>, now: Instant) -> Verdict {
         if packet.ttl() <= 1 {
             return Verdict::Drop(DropReason::TtlExceeded); // R9: no error about a later fragment
         }
-        count_traffic(&way.flow, way.direction, packet.bytes().len(), self.counters());
-        nat::apply(packet, &way.flow, way.direction);
-        packet.set_fragment_id(way.id);
+        let len = packet.bytes().len();
+        if way.flow.path().is_none() {
+            nat::apply(packet, &way.flow, way.direction);
+            packet.set_fragment_id(way.id);
+        } else if super::tunnel::enter(&way.flow, packet, now, &mut NoTrace).is_err() {
+            return Verdict::Drop(DropReason::TooBig); // R9 again
+        }
+        count_traffic(&way.flow, way.direction, len, self.counters());
         Verdict::Forward
     }
 

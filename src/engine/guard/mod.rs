@@ -7,9 +7,10 @@ mod limits;
 pub(super) use bucket::TokenBucket;
 pub(super) use limits::Limits;
 
+use super::conntrack::FlowKey;
 use super::verdict::DropReason;
 use crate::config::Snapshot;
-use crate::wire::{Endpoint, Packet};
+use crate::wire::{Packet, Protocol};
 
 /// For every packet.
 #[inline]
@@ -19,14 +20,16 @@ pub(super) fn admit(packet: &Packet<'_>) -> Result<(), DropReason> {
 }
 
 /// For a packet of no known flow: could it be from where it says (R16-R18, R38)?
-pub(super) fn admit_new(source: Endpoint, destination: Endpoint, snapshot: &Snapshot) -> Result<(), DropReason> {
+pub(super) fn admit_new(key: &FlowKey, snapshot: &Snapshot) -> Result<(), DropReason> {
+    let FlowKey { source, destination, protocol } = *key;
     if !source.address.is_host() || !destination.address.is_host() {
         return Err(DropReason::Martian);
     }
     if snapshot.is_own(source.address) {
         return Err(DropReason::SpoofedSource);
     }
-    if source.port == 0 || destination.port == 0 {
+    let has_ports = matches!(protocol, Protocol::TCP | Protocol::UDP);
+    if has_ports && (source.port == 0 || destination.port == 0) {
         return Err(DropReason::PortZero);
     }
     Ok(())

@@ -17,6 +17,13 @@ pub enum Rewrite {
         /// What that does to checksums that cover the ports.
         port_delta: u16,
     },
+    /// Wrapped as it is, for the flow's path. `entropy` tells the network which flow it is.
+    Encapsulate {
+        /// Of the outer headers.
+        entropy: u16,
+    },
+    /// Nothing: no packet of this direction passes here.
+    None,
 }
 
 impl Rewrite {
@@ -27,10 +34,12 @@ impl Rewrite {
     }
 }
 
-/// Rewrites a packet of this flow in place.
+/// Rewrites a packet of this flow, which has no tunnel, in place.
 #[inline]
 pub(super) fn apply(packet: &mut Packet<'_>, flow: &Flow, direction: Direction) {
-    let Rewrite::Nat { address_delta, port_delta } = *flow.rewrite(direction);
+    let Rewrite::Nat { address_delta, port_delta } = *flow.rewrite(direction) else {
+        unreachable!("what has a path goes by its tunnel")
+    };
     let answer = flow.key(direction.other());
     packet.translate(&Translation {
         source: answer.destination,

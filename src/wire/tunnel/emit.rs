@@ -37,6 +37,16 @@ pub fn emit(packet: &mut Packet<'_>, scratch: &mut Scratch, mut send: impl FnMut
     });
 }
 
+/// The packets that leave for one that is to be forwarded, wrapped or not: for captures and listings, which have time.
+pub fn leaving(packet: &mut Packet<'_>) -> Vec<Vec<u8>> {
+    if packet.tunnel().is_none() {
+        return vec![packet.bytes().to_vec()];
+    }
+    let mut packets = Vec::new();
+    emit(packet, &mut Scratch::default(), |headers, payload| packets.push([headers, payload].concat()));
+    packets
+}
+
 /// One packet, one outer packet. Its headers are copied behind the outer ones, which are a whole number of words.
 fn wrap(outer: &Outer<'_>, [head, payload]: [&[u8]; 2], headers: &mut Vec<u8>, send: &mut impl FnMut(&[u8], &[u8])) {
     let shim = usize::from(outer.entry.tunnel.encapsulation.shim());

@@ -12,11 +12,13 @@
 mod emit;
 mod exit;
 mod outer;
+mod quote;
 
 use super::{Address, Family, Packet, Protocol};
 
-pub use emit::{Scratch, emit};
+pub use emit::{Scratch, emit, leaving};
 pub use exit::{Refused, merge_congestion, open};
+pub use quote::{Inner, Quoted, quoted};
 
 /// UDP port of GUE (IANA).
 pub const GUE_PORT: u16 = 6080;

@@ -30,6 +30,7 @@ fn flow(client: u8, source_port: u16) -> Arc<Flow> {
         original,
         reply: outgoing.invert(),
         rewrites: [Rewrite::nat(&original, &outgoing), Rewrite::nat(&outgoing.invert(), &original.invert())],
+        path: None,
         service: ServiceId(0),
         backend: BackendId(0),
         owner: WorkerId(0),

@@ -1,0 +1,105 @@
+//! The way to a backend of a DSR service: its tunnel, and what the network has said of it.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use super::Instant;
+use crate::wire::tunnel::{Entry, Tunnel};
+use crate::wire::{Family, Packet};
+
+/// How long a path MTU is believed that an ICMP error has told (RFC 1191 6.3, RFC 8201 4): then the larger one is tried.
+const BELIEVED_FOR: Duration = Duration::from_secs(600);
+
+/// The way to one backend, shared by all workers and by the flows that take it.
+#[derive(Debug)]
+pub struct Path {
+    tunnel: Tunnel,
+    /// Of the gateway's own link.
+    mtu: u16,
+    /// The path MTU that was told, in the upper sixteen bits, and until which microsecond it is believed; 0: none.
+    learned: AtomicU64,
+    next_id: AtomicU32,
+}
+
+impl Path {
+    /// Nothing is known of the path but the MTU of its first link. `seed` makes identifications unpredictable.
+    #[expect(clippy::cast_possible_truncation, reason = "some bits of the seed are enough")]
+    pub fn new(tunnel: Tunnel, mtu: u16, seed: u64) -> Self {
+        Self { tunnel, mtu, learned: AtomicU64::new(0), next_id: AtomicU32::new(seed as u32) }
+    }
+
+    /// Its tunnel.
+    pub fn tunnel(&self) -> &Tunnel {
+        &self.tunnel
+    }
+
+    /// The largest outer packet that is expected to pass, bytes.
+    #[inline]
+    pub fn mtu(&self, now: Instant) -> u16 {
+        match self.learned.load(Relaxed) {
+            0 => self.mtu,
+            learned => Self::believed(learned, now).unwrap_or(self.mtu),
+        }
+    }
+
+    /// Takes note of what an ICMP error says: true if that is less than was known. What no network may say is ignored
+    /// (R103).
+    pub fn learn(&self, mtu: u32, now: Instant) -> bool {
+        let least = match self.tunnel.family() {
+            Family::V4 => 68,
+            Family::V6 => 1280,
+        };
+        let Ok(mtu) = u16::try_from(mtu) else { return false };
+        if mtu < least || mtu >= self.mtu(now) {
+            return false;
+        }
+        let until = (now + BELIEVED_FOR).as_micros() & UNTIL;
+        self.learned.store(u64::from(mtu) << UNTIL.count_ones() | until, Relaxed);
+        true
+    }
+
+    /// The way in for a packet of a flow with this entropy.
+    #[inline]
+    pub fn entry(&self, packet: &Packet<'_>, entropy: u16, now: Instant) -> Entry {
+        let path_mtu = self.mtu(now);
+        // Only what may be cut on its way needs an identification of its own (R97).
+        let whole = packet.largest_segment() <= usize::from(self.tunnel.room(path_mtu));
+        let id = if whole { 0 } else { self.next_id.fetch_add(1, Relaxed) };
+        Entry { tunnel: self.tunnel, path_mtu, entropy, id }
+    }
+
+    fn believed(learned: u64, now: Instant) -> Option<u16> {
+        let mtu = u16::try_from(learned >> UNTIL.count_ones()).expect("sixteen bits are left");
+        (now.as_micros() < learned & UNTIL).then_some(mtu)
+    }
+}
+
+/// Microseconds in 48 bits: nine years since the clock began.
+const UNTIL: u64 = (1 << 48) - 1;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::Address;
+    use crate::wire::tunnel::Encapsulation;
+
+    fn path(source: Address, destination: Address) -> Path {
+        Path::new(Tunnel { encapsulation: Encapsulation::Gre, source, destination }, 1500, 0)
+    }
+
+    #[test]
+    fn r103_what_no_network_may_say_is_ignored_and_the_rest_believed_for_ten_minutes() {
+        let v4 = path(Address::v4([10, 99, 0, 10]), Address::v4([10, 0, 0, 1]));
+        let v6 = path(Address::v6([0xfd; 16]), Address::v6([0xfc; 16]));
+        let now = Instant::from_micros(1_000_000);
+        for (path, least) in [(v4, 68), (v6, 1280)] {
+            for nonsense in [0, least - 1, 1500, 9000, 70_000] {
+                assert!(!path.learn(nonsense, now), "{nonsense}");
+            }
+            assert_eq!(path.mtu(now), 1500);
+            assert!(path.learn(1400, now) && path.learn(least, now) && !path.learn(1400, now));
+            assert_eq!(u32::from(path.mtu(now + BELIEVED_FOR - Duration::from_micros(1))), least);
+            assert_eq!(path.mtu(now + BELIEVED_FOR), 1500);
+        }
+    }
+}
