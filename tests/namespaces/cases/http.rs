@@ -3,6 +3,7 @@
 use std::fs;
 
 use super::{everything, in_setups};
+use crate::counters::assert_nothing_was_sent_twice;
 use crate::gateway::{Gateway, Service, Setup};
 use crate::lab::Lab;
 use crate::runner::Case;
@@ -13,6 +14,7 @@ const WEB: Service = Service { protocol: "tcp", port: 80, to_port: HTTP, backend
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = in_setups("curl_reaches_both_backends", &["curl", "nginx"], everything(), curl);
     cases.extend(in_setups("curl_fetches_a_document_whole", &["curl", "nginx"], everything(), document));
+    cases.extend(in_setups("a_port_is_used_again_at_once", &["curl", "nginx"], everything(), same_port));
     cases.extend(in_setups("wrk_sees_no_error", &["wrk", "nginx"], everything(), wrk));
     cases
 }
@@ -47,6 +49,19 @@ fn document(lab: &Lab, setup: &Setup) {
         let wrong = copy.iter().zip(&original).position(|(got, sent)| got != sent);
         panic!("{} of {} bytes, the first wrong one at {wrong:?}", copy.len(), original.len());
     }
+}
+
+/// A client that does not wait itself comes again from the same port while the gateway's flow is in TIME-WAIT (R48). A SYN
+/// that is dropped then is sent again after a second, which the client's kernel counts.
+fn same_port(lab: &Lab, setup: &Setup) {
+    let _servers = servers::nginx(lab, setup);
+    let _gateway = Gateway::start(lab, setup, &[WEB]);
+    let url = format!("http://{}/", setup.vip_with(80));
+    lab.client().run("sysctl -qw net.ipv4.tcp_max_tw_buckets=0").succeeded();
+    for _ in 0..20 {
+        lab.client().run(&format!("curl -sS --globoff --http1.0 --max-time 5 --local-port 40000 {url}")).succeeded();
+    }
+    assert_nothing_was_sent_twice(lab.client());
 }
 
 fn wrk(lab: &Lab, setup: &Setup) {
