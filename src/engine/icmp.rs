@@ -10,11 +10,12 @@ use crate::wire::{Address, Packet, Problem, TcpFlags};
 impl Engine {
     /// A packet without ports: ICMP, or a protocol that no service carries.
     pub(super) fn icmp<T: TraceSink>(&mut self, packet: &mut Packet<'_>, now: Instant, trace: &mut T) -> Verdict {
-        // Of a message in fragments neither the checksum nor the end can be seen.
-        let Some(kind) = icmp::kind(packet).filter(|_| packet.fragment().is_none()) else {
+        // Of a message in fragments neither the checksum nor the end can be seen; an echo reply needs neither.
+        let whole = packet.fragment().is_none();
+        let Some(kind) = icmp::kind(packet).filter(|kind| whole || *kind == Kind::EchoRequest) else {
             return Verdict::Drop(DropReason::Protocol);
         };
-        if !packet.transport_checksum_ok() {
+        if whole && !packet.transport_checksum_ok() {
             return Verdict::Drop(DropReason::BadIcmpChecksum); // R61
         }
         let (source, destination) = packet.addresses();
@@ -40,7 +41,12 @@ impl Engine {
         if snapshot.is_own(source) {
             return Verdict::Drop(DropReason::SpoofedSource);
         }
-        self.answer(icmp::echo_reply(packet))
+        self.answer_echo(packet)
+    }
+
+    /// Answers an echo request, or a fragment of one.
+    pub(super) fn answer_echo(&mut self, packet: &Packet<'_>) -> Verdict {
+        icmp::echo_reply(packet).map_or(Verdict::Drop(DropReason::Protocol), |reply| self.answer(reply))
     }
 
     /// An error about a packet of a flow goes to the end that sent that packet, with the quote as that end sent it.

@@ -1,6 +1,7 @@
 //! Packets of our own making: answers of the gateway, probes, and the traffic of `explain` and of tests.
 
-use super::{Address, Endpoint, Protocol, TcpFlags, checksum};
+use super::ip::FRAGMENT;
+use super::{Address, Endpoint, Fragment, Protocol, TcpFlags, checksum};
 
 /// TTL and hop limit of packets that start here (IANA's recommended default).
 pub const TTL: u8 = 64;
@@ -29,6 +30,29 @@ pub fn ip(source: Address, destination: Address, protocol: Protocol, ttl: u8, pa
     packet.extend(destination.octets());
     packet.extend(payload);
     packet
+}
+
+/// A fragment with this payload, at the place of another and with the identification of its datagram.
+///
+/// # Panics
+/// As [`ip`].
+pub fn fragment(source: Address, destination: Address, protocol: Protocol, place: Fragment, payload: &[u8]) -> Vec<u8> {
+    let [.., id_high, id_low] = place.id.to_be_bytes();
+    if source.is_v4() {
+        let mut packet = ip(source, destination, protocol, TTL, payload);
+        let flags_offset = (place.offset / 8) | (u16::from(place.more) << 13);
+        packet[4..6].copy_from_slice(&[id_high, id_low]);
+        packet[6..8].copy_from_slice(&flags_offset.to_be_bytes());
+        packet[10..12].fill(0);
+        let sum = !checksum::sum(&packet[..20]);
+        packet[10..12].copy_from_slice(&sum.to_be_bytes());
+        return packet;
+    }
+    let mut header = vec![protocol.0, 0];
+    header.extend((place.offset | u16::from(place.more)).to_be_bytes());
+    header.extend(place.id.to_be_bytes());
+    header.extend(payload);
+    ip(source, destination, Protocol(FRAGMENT), TTL, &header)
 }
 
 /// The changing fields of a TCP segment.

@@ -251,10 +251,28 @@ pub(super) fn quoting(error: Error, family: Family, about: &[u8]) -> Vec<u8> {
 
 /// The answer to an [echo request](Kind::EchoRequest): same identifier, sequence and data, from the address that was
 /// asked (RFC 792, 4443).
-pub fn echo_reply(request: &Packet<'_>) -> Vec<u8> {
+///
+/// A fragment of a request is answered with the fragment of the reply that covers the same bytes, under the same
+/// identification. The checksum is over all of them, but what differs between request and reply is the type alone, which
+/// is in the first; a wrong one stays wrong. `None` where an extension header stands between the fragment header and the
+/// message: the reply would not have it.
+pub fn echo_reply(request: &Packet<'_>) -> Option<Vec<u8>> {
     let (sender, asked) = request.addresses();
     let mut message = request.transport().to_vec();
-    message[0] = if request.family() == Family::V4 { 0 } else { 129 };
-    message[2..4].fill(0);
-    build::icmp(asked, sender, message)
+    let kind = if request.family() == Family::V4 { 0 } else { 129 };
+    let Some(fragment) = request.fragment() else {
+        message[0] = kind;
+        message[2..4].fill(0);
+        return Some(build::icmp(asked, sender, message));
+    };
+    if !fragment.is_followed_by_payload(request.header()) {
+        return None;
+    }
+    if request.has_transport() {
+        let change = checksum::delta(&[message[0], 0], &[kind, 0]);
+        let sum = checksum::update(u16::from_be_bytes([message[2], message[3]]), change);
+        message[0] = kind;
+        message[2..4].copy_from_slice(&sum.to_be_bytes());
+    }
+    Some(build::fragment(asked, sender, request.protocol(), fragment, &message))
 }

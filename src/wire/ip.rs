@@ -45,6 +45,16 @@ pub struct Fragment {
     pub(super) id_at: u16,
 }
 
+impl Fragment {
+    /// Whether the upper layer begins where the fragmentable part does: no extension header of IPv6 stands in it.
+    pub(super) const fn is_followed_by_payload(&self, header: &IpHeader) -> bool {
+        match header.family {
+            Family::V4 => true,
+            Family::V6 => header.payload == self.id_at + 4,
+        }
+    }
+}
+
 /// What the IP header and its options or extension headers say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IpHeader {

@@ -8,7 +8,7 @@ use tungate::wire::{Address, Endpoint, Offload, Packet, Protocol};
 
 use crate::support::{World, altered, at, segment, with_ttl};
 
-const CONFIG: &str = r#"
+pub(crate) const CONFIG: &str = r#"
 [gateway]
 source-addresses = ["10.99.0.10", "fd00:99::10"]
 
@@ -20,9 +20,9 @@ backends = [{ name = "b4", address = "10.0.0.1:53" }, { name = "b6", address = "
 "#;
 
 /// Client, VIP, source address, backend of one family.
-type Ends = (Endpoint, Endpoint, Endpoint, Endpoint);
+pub(crate) type Ends = (Endpoint, Endpoint, Endpoint, Endpoint);
 
-fn families() -> [Ends; 2] {
+pub(crate) fn families() -> [Ends; 2] {
     [
         (at("198.51.100.7:4000"), at("192.0.2.10:53"), at("10.99.0.10:4000"), at("10.0.0.1:53")),
         (at("[2001:db8:1::7]:4000"), at("[2001:db8::10]:53"), at("[fd00:99::10]:4000"), at("[fd00::1]:53")),
@@ -32,36 +32,50 @@ fn families() -> [Ends; 2] {
 /// A UDP datagram cut into fragments whose payloads have these lengths (all but the last a multiple of 8).
 fn cut(source: Endpoint, destination: Endpoint, id: u16, lengths: &[usize]) -> Vec<Vec<u8>> {
     let total: usize = lengths.iter().sum();
-    let payload: Vec<u8> = (0..total - 8).map(|n| u8::try_from(n % 251).unwrap()).collect();
-    let whole = build::udp(source, destination, &payload);
-    let transport = &whole[whole.len() - total..];
+    cut_packet(&build::udp(source, destination, &payload(total - 8)), id, lengths)
+}
+
+/// A packet without options or extension headers cut into fragments.
+pub(crate) fn cut_packet(packet: &[u8], id: u16, lengths: &[usize]) -> Vec<Vec<u8>> {
+    let mut copy = packet.to_vec();
+    let whole = Packet::parse(&mut copy, Offload::default()).unwrap();
+    let ((source, destination), protocol, total) = (whole.addresses(), whole.protocol(), whole.transport().len());
     let mut offset = 0;
-    let mut fragments = Vec::new();
-    for len in lengths {
-        let more = offset + len < total;
-        fragments.push(fragment(
-            source.address,
-            destination.address,
-            id,
-            offset,
-            more,
-            &transport[offset..offset + len],
-        ));
+    let pieces = lengths.iter().map(|len| {
+        let start = offset;
         offset += len;
-    }
-    fragments
+        let piece = &whole.transport()[start..offset];
+        piece_of(protocol, source, destination, id, start, offset < total, piece)
+    });
+    pieces.collect()
+}
+
+pub(crate) fn payload(len: usize) -> Vec<u8> {
+    (0..len).map(|n| u8::try_from(n % 251).unwrap()).collect()
 }
 
 fn fragment(source: Address, destination: Address, id: u16, offset: usize, more: bool, bytes: &[u8]) -> Vec<u8> {
+    piece_of(Protocol::UDP, source, destination, id, offset, more, bytes)
+}
+
+pub(crate) fn piece_of(
+    protocol: Protocol,
+    source: Address,
+    destination: Address,
+    id: u16,
+    offset: usize,
+    more: bool,
+    bytes: &[u8],
+) -> Vec<u8> {
     let offset = u16::try_from(offset).unwrap();
     if source.is_v4() {
-        let packet = build::ip(source, destination, Protocol::UDP, build::TTL, bytes);
+        let packet = build::ip(source, destination, protocol, build::TTL, bytes);
         return altered(packet, |bytes| {
             bytes[4..6].copy_from_slice(&id.to_be_bytes());
             bytes[6..8].copy_from_slice(&((offset / 8) | (u16::from(more) << 13)).to_be_bytes());
         });
     }
-    let mut header = vec![Protocol::UDP.0, 0];
+    let mut header = vec![protocol.0, 0];
     header.extend((offset | u16::from(more)).to_be_bytes());
     header.extend(u32::from(id).to_be_bytes());
     header.extend(bytes);
@@ -70,22 +84,22 @@ fn fragment(source: Address, destination: Address, id: u16, offset: usize, more:
 
 impl World {
     /// A packet arrives; the verdict, and all that leaves because of it.
-    fn send(&mut self, packet: &[u8]) -> (Verdict, Vec<Vec<u8>>) {
+    pub(crate) fn send(&mut self, packet: &[u8]) -> (Verdict, Vec<Vec<u8>>) {
         let outcome = self.receives(packet.to_vec());
         (outcome.verdict, outcome.sent.into_iter().chain(outcome.own).collect())
     }
 
-    fn send_all(&mut self, packets: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    pub(crate) fn send_all(&mut self, packets: &[Vec<u8>]) -> Vec<Vec<u8>> {
         packets.iter().flat_map(|packet| self.send(packet).1).collect()
     }
 
-    fn drops(&self, reason: DropReason) -> u64 {
+    pub(crate) fn drops(&self, reason: DropReason) -> u64 {
         self.shared.counters.sum(|worker| worker.drops(reason))
     }
 }
 
 /// What a host puts together from fragments: source, destination and the datagram, if it is whole. Also their ids.
-fn reassemble(fragments: &[Vec<u8>]) -> (Vec<u8>, Vec<u32>) {
+pub(crate) fn reassemble(fragments: &[Vec<u8>]) -> (Vec<u8>, Vec<u32>) {
     let mut pieces = Vec::new();
     let mut ids = Vec::new();
     for bytes in fragments {
@@ -107,8 +121,7 @@ fn reassemble(fragments: &[Vec<u8>]) -> (Vec<u8>, Vec<u32>) {
 fn assert_same_datagram(out: &[Vec<u8>], source: Endpoint, destination: Endpoint, total: usize) {
     let (whole, ids) = reassemble(out);
     assert!(ids.windows(2).all(|pair| pair[0] == pair[1]), "one datagram, one identification: {ids:?}");
-    let payload: Vec<u8> = (0..total - 8).map(|n| u8::try_from(n % 251).unwrap()).collect();
-    let expected = build::udp(source, destination, &payload);
+    let expected = build::udp(source, destination, &payload(total - 8));
     assert_eq!(whole, expected[expected.len() - total..], "ports, checksum and payload of the translated datagram");
 }
 

@@ -11,6 +11,7 @@ mod fragments;
 mod icmp;
 mod identity;
 mod mapping;
+mod pings;
 mod refused;
 mod tcp;
 mod tunnel;

@@ -376,7 +376,7 @@ proptest! {
         let mut bytes = build::icmp(asker, asked, [&[request, 0, 0, 0], &body[..]].concat());
         let packet = Packet::parse(&mut bytes, Offload::default()).unwrap();
         prop_assert_eq!(icmp::kind(&packet), Some(icmp::Kind::EchoRequest));
-        let mut bytes = icmp::echo_reply(&packet);
+        let mut bytes = icmp::echo_reply(&packet).unwrap();
         let packet = Packet::parse(&mut bytes, Offload::default()).unwrap();
         prop_assert_eq!(packet.addresses(), (asked, asker));
         prop_assert_eq!(packet.ttl(), build::TTL);

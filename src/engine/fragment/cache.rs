@@ -47,11 +47,11 @@ impl DatagramKey {
 
 /// Where the fragments of a datagram go, once its first has been decided about.
 #[derive(Clone, Debug)]
-pub(in crate::engine) struct Way {
-    pub flow: Arc<Flow>,
-    pub direction: Direction,
-    /// The identification they leave with.
-    pub id: u32,
+pub(in crate::engine) enum Way {
+    /// Where their flow goes, with this identification.
+    Flow { flow: Arc<Flow>, direction: Direction, id: u32 },
+    /// Nowhere: they are a ping to us, and each is answered with its like.
+    Echo,
 }
 
 /// What to do with a fragment.

@@ -9,7 +9,7 @@ mod cache;
 use super::conntrack::{Direction, Flow, FlowKey};
 use super::verdict::{DropReason, NoTrace, Route, TraceSink, Verdict};
 use super::{Engine, Instant, Outgoing, WorkerId, count_traffic, nat, steering};
-use crate::wire::{Fragment, Offload, Packet, Protocol, tunnel};
+use crate::wire::{Fragment, Offload, Packet, Protocol, icmp, tunnel};
 pub(super) use cache::Fragments;
 use cache::{Admission, DatagramKey, Way};
 
@@ -38,7 +38,9 @@ impl Engine {
         let verdict = match admission {
             Admission::First => self.first_fragment(&key, packet, now, trace),
             Admission::Known(way) => {
-                trace.route(Route { service: Some(way.flow.service), backend: Some(way.flow.backend) });
+                if let Way::Flow { flow, .. } = &way {
+                    trace.route(Route { service: Some(flow.service), backend: Some(flow.backend) });
+                }
                 self.later_fragment(&way, packet, now)
             }
             Admission::Absorbed => Verdict::Consume,
@@ -60,7 +62,11 @@ impl Engine {
         let with_ports = packet.endpoints().map(|(source, destination)| FlowKey { source, destination, protocol });
         let Some(key) = with_ports.or_else(|| self.portless_key(packet)) else {
             let verdict = self.icmp(packet, now, trace);
-            self.fragments.kill(datagram, DropReason::Protocol);
+            if verdict == Verdict::Reply {
+                self.release(datagram, &Way::Echo, now);
+            } else {
+                self.fragments.kill(datagram, DropReason::Protocol);
+            }
             return verdict;
         };
         let verdict = self.follow(&key, packet, now, trace);
@@ -72,33 +78,58 @@ impl Engine {
         };
         let id = self.fragment_id(datagram, &flow, direction);
         packet.set_fragment_id(id);
-        let way = Way { flow, direction, id };
-        for mut held in self.fragments.route(datagram, way.clone()) {
-            let parsed = Packet::parse(&mut held.packet, Offload::default());
-            let mut fragment = parsed.expect("it was parsed before it was held");
-            if let Verdict::Drop(reason) = self.later_fragment(&way, &mut fragment, now) {
-                self.counters().absorbed_dropped(reason);
-            } else {
-                let cause = held.cause;
-                self.outbox.extend(tunnel::leaving(&mut fragment).into_iter().map(|packet| Outgoing { cause, packet }));
-            }
-        }
+        self.release(datagram, &Way::Flow { flow, direction, id }, now);
         verdict
     }
 
+    /// Those that were held for the first one go its way.
+    fn release(&mut self, datagram: &DatagramKey, way: &Way, now: Instant) {
+        for Outgoing { cause, packet: mut bytes } in self.fragments.route(datagram, way.clone()) {
+            let mut fragment = Packet::parse(&mut bytes, Offload::default()).expect("it was parsed before it was held");
+            let leaves = match way {
+                Way::Flow { flow, direction, id } => {
+                    let passed = self.pass_fragment(flow, *direction, *id, &mut fragment, now);
+                    passed.map(|()| tunnel::leaving(&mut fragment))
+                }
+                Way::Echo => icmp::echo_reply(&fragment).map(|reply| vec![reply]).ok_or(DropReason::Protocol),
+            };
+            match leaves {
+                Ok(packets) => self.outbox.extend(packets.into_iter().map(|packet| Outgoing { cause, packet })),
+                Err(reason) => self.counters().absorbed_dropped(reason),
+            }
+        }
+    }
+
     fn later_fragment(&mut self, way: &Way, packet: &mut Packet<'_>, now: Instant) -> Verdict {
+        match way {
+            Way::Flow { flow, direction, id } => {
+                let passed = self.pass_fragment(flow, *direction, *id, packet, now);
+                passed.map_or_else(Verdict::Drop, |()| Verdict::Forward)
+            }
+            Way::Echo => self.answer_echo(packet),
+        }
+    }
+
+    fn pass_fragment(
+        &self,
+        flow: &Flow,
+        direction: Direction,
+        id: u32,
+        packet: &mut Packet<'_>,
+        now: Instant,
+    ) -> Result<(), DropReason> {
         if packet.ttl() <= 1 {
-            return Verdict::Drop(DropReason::TtlExceeded); // R9: no error about a later fragment
+            return Err(DropReason::TtlExceeded); // R9: no error about a later fragment
         }
         let len = packet.bytes().len();
-        if way.flow.path().is_none() {
-            nat::apply(packet, &way.flow, way.direction);
-            packet.set_fragment_id(way.id);
-        } else if super::tunnel::enter(&way.flow, packet, now, &mut NoTrace).is_err() {
-            return Verdict::Drop(DropReason::TooBig); // R9 again
+        if flow.path().is_none() {
+            nat::apply(packet, flow, direction);
+            packet.set_fragment_id(id);
+        } else if super::tunnel::enter(flow, packet, now, &mut NoTrace).is_err() {
+            return Err(DropReason::TooBig); // R9 again
         }
-        count_traffic(&way.flow, way.direction, len, self.counters());
-        Verdict::Forward
+        count_traffic(flow, direction, len, self.counters());
+        Ok(())
     }
 
     /// R83: two clients whose datagrams have the same identification must not meet behind one source address. Where the

@@ -20,7 +20,8 @@ pub(super) fn cases() -> Vec<Case> {
 
 fn ping(lab: &Lab, setup: &Setup) {
     let _gateway = Gateway::start(lab, setup, &[WEB]);
-    for size in [0, 56, 1400] {
+    // The last in fragments: 3 one way, 3 back.
+    for size in [0, 56, 1400, 4000] {
         let report = lab.client().run(&format!("ping -n -c 5 -i 0.1 -W 5 -s {size} {}", setup.vip())).succeeded();
         assert!(report.contains(" 5 received, 0% packet loss"), "{report}");
     }
