@@ -157,7 +157,7 @@ pub(super) const TIMEOUTS: &[Key] = &[
     Key::timeout("tcp-close", "\"10s\"", "TCP: after an accepted RST."),
     Key::timeout("udp", "\"300s\"", "UDP with an answer. At least 120s by RFC 4787 REQ-5."),
     Key::timeout("udp-unreplied", "\"120s\"", "UDP without an answer yet. At least 120s by RFC 4787 REQ-5."),
-    Key::timeout("icmp", "\"60s\"", "ICMP query. At least 60s by RFC 5508 REQ-2."),
+    Key::later("icmp", "remove the key: the gateway answers pings itself, and keeps no flows of them"),
     Key::timeout("fragment-v4", "\"30s\"", "IPv4 datagram waiting for its fragments."),
     Key::timeout("fragment-v6", "\"60s\"", "IPv6 datagram waiting for its fragments (RFC 8200 4.5)."),
 ];

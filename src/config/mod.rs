@@ -125,8 +125,6 @@ pub struct Timeouts {
     pub udp: Duration,
     /// UDP without an answer yet: 120 s, the least that RFC 4787 REQ-5 allows.
     pub udp_unreplied: Duration,
-    /// ICMP query: 60 s (RFC 5508 REQ-2).
-    pub icmp: Duration,
     /// IPv4 datagram waiting for its fragments: 30 s.
     pub fragment_v4: Duration,
     /// IPv6 datagram waiting for its fragments: 60 s (RFC 8200 4.5).
@@ -145,7 +143,6 @@ impl Default for Timeouts {
             tcp_close: seconds(10),
             udp: seconds(300),
             udp_unreplied: seconds(120),
-            icmp: seconds(60),
             fragment_v4: seconds(30),
             fragment_v6: seconds(60),
         }

@@ -46,7 +46,6 @@ pub(super) struct RawTimeouts {
     pub(super) tcp_close: Set<Duration>,
     pub(super) udp: Set<Duration>,
     pub(super) udp_unreplied: Set<Duration>,
-    pub(super) icmp: Set<Duration>,
     pub(super) fragment_v4: Set<Duration>,
     pub(super) fragment_v6: Set<Duration>,
 }
@@ -133,7 +132,6 @@ impl RawTimeouts {
             tcp_close: values.duration("tcp-close"),
             udp: values.duration("udp"),
             udp_unreplied: values.duration("udp-unreplied"),
-            icmp: values.duration("icmp"),
             fragment_v4: values.duration("fragment-v4"),
             fragment_v6: values.duration("fragment-v6"),
         };

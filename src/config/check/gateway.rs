@@ -50,7 +50,6 @@ pub(super) fn timeouts(raw: &RawTimeouts, out: &mut Vec<Diagnostic>) -> Timeouts
     least("tcp-closing", &raw.tcp_closing, 240, "RFC 5382 REQ-5", out);
     least("udp", &raw.udp, 120, "RFC 4787 REQ-5", out);
     least("udp-unreplied", &raw.udp_unreplied, 120, "RFC 4787 REQ-5", out);
-    least("icmp", &raw.icmp, 60, "RFC 5508 REQ-2", out);
     let mut limited = |name: &str, timeout: &Set<Duration>| {
         limits(name, timeout, out);
         timeout.value
@@ -64,7 +63,6 @@ pub(super) fn timeouts(raw: &RawTimeouts, out: &mut Vec<Diagnostic>) -> Timeouts
         tcp_close: limited("tcp-close", &raw.tcp_close),
         udp: limited("udp", &raw.udp),
         udp_unreplied: limited("udp-unreplied", &raw.udp_unreplied),
-        icmp: limited("icmp", &raw.icmp),
         fragment_v4: limited("fragment-v4", &raw.fragment_v4),
         fragment_v6: limited("fragment-v6", &raw.fragment_v6),
     }
