@@ -128,7 +128,7 @@ fn parse_v4(bytes: &[u8], whole: Whole) -> Result<IpHeader, Malformed> {
     let id = u32::from(u16::from_be_bytes([header[4], header[5]]));
     let fragment = (offset != 0 || more).then_some(Fragment { id, offset, more, id_at: 4 });
     if let Some(fragment) = fragment {
-        check_fragment(fragment, usize::from(total_len) - header_len)?;
+        check_fragment(fragment, header_len, usize::from(total_len) - header_len)?;
     }
     Ok(IpHeader {
         family: Family::V4,
@@ -157,10 +157,11 @@ fn scan_options(mut options: &[u8]) -> Result<bool, Malformed> {
     Ok(source_routed)
 }
 
-/// A fragment but the last carries a multiple of 8 bytes, and none reaches beyond 65,535 (RFC 791 3.2, RFC 8200 4.5).
-fn check_fragment(fragment: Fragment, payload: usize) -> Result<(), Malformed> {
+/// A fragment but the last carries a multiple of 8 bytes, and none reaches beyond 65,535 of the datagram, of which
+/// `before` bytes lie before all fragments: the IPv4 header, but not that of IPv6 (RFC 791 3.2, RFC 8200 4.5).
+fn check_fragment(fragment: Fragment, before: usize, payload: usize) -> Result<(), Malformed> {
     let ragged = fragment.more && !payload.is_multiple_of(8);
-    if ragged || payload == 0 || usize::from(fragment.offset) + payload > 0xffff {
+    if ragged || payload == 0 || before + usize::from(fragment.offset) + payload > 0xffff {
         return Err(Malformed::Fragment);
     }
     Ok(())
@@ -233,7 +234,7 @@ fn walk_extensions(packet: &[u8], parsed: &mut IpHeader) -> Result<(), Malformed
         parsed.payload += len;
         if kind == FRAGMENT {
             let payload = parsed.total_len as usize - usize::from(parsed.payload);
-            parsed.fragment = read_fragment(header, parsed.payload - 4, payload)?;
+            parsed.fragment = read_fragment(header, parsed.payload, payload)?;
             if parsed.fragment.is_some_and(|f| f.offset != 0) {
                 return Ok(());
             }
@@ -242,16 +243,16 @@ fn walk_extensions(packet: &[u8], parsed: &mut IpHeader) -> Result<(), Malformed
     if is_extension(parsed.protocol.0) { Err(Malformed::ExtensionHeader) } else { Ok(()) }
 }
 
-/// Reads a fragment header. What lies behind it, `payload` bytes, belongs to the datagram; an atomic fragment is whole and
-/// stands for itself (RFC 6946 4).
-fn read_fragment(header: &[u8; 8], id_at: u16, payload: usize) -> Result<Option<Fragment>, Malformed> {
+/// Reads a fragment header that ends at `at`. What lies behind it, `payload` bytes, belongs to the datagram; an atomic
+/// fragment is whole and stands for itself (RFC 6946 4).
+fn read_fragment(header: &[u8; 8], at: u16, payload: usize) -> Result<Option<Fragment>, Malformed> {
     let word = u16::from_be_bytes([header[2], header[3]]);
     let id = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
-    let fragment = Fragment { id, offset: word & !7, more: word & 1 != 0, id_at };
+    let fragment = Fragment { id, offset: word & !7, more: word & 1 != 0, id_at: at - 4 };
     if fragment.offset == 0 && !fragment.more {
         return Ok(None);
     }
-    check_fragment(fragment, payload)?;
+    check_fragment(fragment, usize::from(at) - V6_LEN - 8, payload)?;
     Ok(Some(fragment))
 }
 

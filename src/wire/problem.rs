@@ -84,7 +84,8 @@ fn fragment_fault(header: &[u8; 8], at: usize, payload: usize) -> Option<(u8, u3
     if word & 1 != 0 && !payload.is_multiple_of(8) {
         return Some((ERRONEOUS, PAYLOAD_LENGTH));
     }
-    (usize::from(word & !7) + payload > 0xffff).then(|| (ERRONEOUS, pointer(at + 2))) // the fragment offset
+    let end = at - V6_LEN + usize::from(word & !7) + payload;
+    (end > 0xffff).then(|| (ERRONEOUS, pointer(at + 2))) // the fragment offset
 }
 
 /// Whether the bytes hold the whole header of this protocol. What we do not know has a header of no length.

@@ -36,11 +36,14 @@ impl Row {
 }
 
 /// Refused by us alone: what RFC 8200 4.1 and RFC 791 3.2 forbid, and the index has no word for.
-const OURS: [(usize, Malformed); 3] = [
+const OURS: [(usize, Malformed); 5] = [
     // Fragment header after fragment header, ten of them, all atomic.
     (7840, Malformed::ExtensionHeader),
     // Hop-by-hop options after hop-by-hop options, eight times.
     (13_387, Malformed::ExtensionHeader),
+    // The last fragments of datagrams of 65,535 bytes, but for the headers before them.
+    (16_183, Malformed::Fragment),
+    (16_229, Malformed::Fragment),
     // A first fragment of 18 bytes: not a multiple of 8, and more to come.
     (25_287, Malformed::Fragment),
 ];

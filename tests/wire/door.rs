@@ -262,14 +262,18 @@ fn r78_fragments_with_more_to_come_and_a_ragged_end_are_refused() {
 
 #[test]
 fn r79_fragments_that_reach_beyond_65535_are_refused() {
-    // Offset 65,528 is the largest multiple of 8: seven bytes fit behind it, the eighth does not.
-    for (len, refused) in [(7, None), (8, Some(Malformed::Fragment)), (1400, Some(Malformed::Fragment))] {
-        let (a4, b4) = ends(V4);
-        let (a6, b6) = ends(V6);
-        let v4 = build::ip(a4.address, b4.address, Protocol::UDP, 64, &vec![7; len]);
-        let v6 = build::ip(a6.address, b6.address, Protocol::UDP, 64, &vec![7; len]);
-        assert_eq!(refusal(&v4_fragment(v4, 65_528, false)), refused, "IPv4, {len} bytes");
-        assert_eq!(refusal(&v6_fragment(&v6, 65_528, false)), refused, "IPv6, {len} bytes");
+    // Behind an IPv4 header of 20 bytes fit 65,515, behind that of IPv6 65,535, less what other headers take.
+    let (a4, b4) = ends(V4);
+    let (a6, b6) = ends(V6);
+    for (more, refused) in [(0, None), (1, Some(Malformed::Fragment)), (1400, Some(Malformed::Fragment))] {
+        let v4 = build::ip(a4.address, b4.address, Protocol::UDP, 64, &vec![7; 3 + more]);
+        assert_eq!(refusal(&v4_fragment(v4, 65_512, false)), refused, "IPv4, {more} bytes beyond");
+        let v6 = build::ip(a6.address, b6.address, Protocol::UDP, 64, &vec![7; 7 + more]);
+        let fragment = v6_fragment(&v6, 65_528, false);
+        assert_eq!(refusal(&fragment), refused, "IPv6, {more} bytes beyond");
+        let hop_by_hop = [&[44, 0, 1, 4, 0, 0, 0, 0], &v6_fragment(&v6, 65_520, false)[40..]].concat();
+        let fragment = build::ip(a6.address, b6.address, Protocol(0), 64, &hop_by_hop);
+        assert_eq!(refusal(&fragment), refused, "IPv6 with hop-by-hop options, {more} bytes beyond");
     }
 }
 

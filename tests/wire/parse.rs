@@ -110,11 +110,11 @@ fn options_ok(options: &[u8]) -> bool {
 }
 
 fn fragment_ok(net: &NetSlice<'_>, kinds: &[u8]) -> bool {
-    let (offset, more, len) = match net {
+    let (offset, more, before, len) = match net {
         NetSlice::Ipv4(ip) => {
             let header = ip.header();
             let len = usize::from(header.total_len()) - header.slice().len();
-            (header.fragments_offset().byte_offset(), header.more_fragments(), len)
+            (header.fragments_offset().byte_offset(), header.more_fragments(), header.slice().len(), len)
         }
         NetSlice::Ipv6(ip) => {
             let position = kinds.iter().position(|k| *k == 44).unwrap();
@@ -125,11 +125,11 @@ fn fragment_ok(net: &NetSlice<'_>, kinds: &[u8]) -> bool {
             }
             let word = oracle::word(extensions, at + 2);
             let len = usize::from(ip.header().payload_length()) - at - 8;
-            (word & !7, word & 1 == 1, len)
+            (word & !7, word & 1 == 1, at, len)
         }
         NetSlice::Arp(_) => unreachable!("an IP packet"),
     };
-    len > 0 && usize::from(offset) + len <= 0xffff && (!more || len % 8 == 0)
+    len > 0 && before + usize::from(offset) + len <= 0xffff && (!more || len % 8 == 0)
 }
 
 fn transport_ok(protocol: u8, bytes: &[u8]) -> bool {
