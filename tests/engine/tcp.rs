@@ -88,6 +88,20 @@ fn r42_whatever_comes_again_goes_the_same_way() {
     assert_eq!(world.counters()["opened"], 1);
 }
 
+/// Found by comparing with the kernel.
+#[test]
+fn r48_a_client_that_always_begins_with_the_same_number_connects_again() {
+    let mut world = World::new(CONFIG);
+    let mut connection = closed(&mut world);
+    world.client_says(&connection, &segment("SYN", 1_000, 0)).forwarded();
+    world.backend_says(&connection, &segment("SYN ACK", 70_000_000, 1_001)).forwarded();
+    (connection.client_next, connection.backend_next) = (1_001, 70_000_001);
+    world.client_says(&connection, &connection.client_segment("ACK")).forwarded();
+    assert_state(&world, State::Established);
+    world.client_sends(&mut connection, 1_000);
+    world.backend_sends(&mut connection, 1_000);
+}
+
 #[test]
 fn r43_the_right_syn_ack_passes_after_a_wrong_one() {
     let mut world = World::new(CONFIG);

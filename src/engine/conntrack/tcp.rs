@@ -180,8 +180,12 @@ impl Tracker {
                 }
                 Outcome::Accept(State::SynSent)
             }
-            // An old duplicate of the SYN that opened the connection opens no other (R42).
-            (Direction::Original, State::TimeWait) if syn.seq == self.isns[0] => Outcome::Pass,
+            // An old duplicate of the SYN that opened the connection opens no other (R42); a client that always begins
+            // with the same number opens one if the backend says so.
+            (Direction::Original, State::TimeWait) if syn.seq == self.isns[0] => {
+                self.passed = Passed::Syn { offer: Offer::of(syn), challenge: false };
+                Outcome::Pass
+            }
             (Direction::Original, _) => Outcome::Reopen,
         }
     }
@@ -252,7 +256,7 @@ impl Tracker {
                 Outcome::Pass
             }
             (Direction::Reply, Kind::SynAck, Passed::Syn { offer, .. })
-                if offer.is_acknowledged_by(segment) && (offer.isn != self.isns[0] || state == State::SynReceived) =>
+                if offer.is_acknowledged_by(segment) && self.is_another(state, offer, segment) =>
             {
                 // The backend has accepted a SYN that we had let pass: follow them.
                 let mut anew = Self::accept(offer);
@@ -266,6 +270,13 @@ impl Tracker {
             }
             _ => Outcome::Pass,
         }
+    }
+
+    /// Whether this SYN-ACK, for a SYN that was let pass, is not that of the connection we know, come again.
+    fn is_another(&self, state: State, offer: Offer, syn_ack: &TcpSegment<'_>) -> bool {
+        offer.isn != self.isns[0]
+            || state == State::SynReceived
+            || (state == State::TimeWait && syn_ack.seq != self.isns[1])
     }
 
     /// RFC 5961 3.2, from the middle: what the receiver has acknowledged last is what it expects next, and so may be

@@ -243,3 +243,21 @@ fn r42_an_old_duplicate_of_the_syn_does_not_reopen_time_wait() {
     connection.passes(Original, segment(SYN, CLIENT_ISN, 0));
     assert_eq!(connection.state, State::TimeWait);
 }
+
+/// Small devices begin every connection with the same number, some of them from the same port.
+#[test]
+fn r48_a_client_that_always_begins_with_the_same_number_is_followed_once_the_backend_accepts() {
+    let mut connection = Connection::half_closed_by(Original);
+    connection.finishes(Reply, State::LastAck);
+    connection.accepts(Original, connection.polite(Original, ACK), State::TimeWait);
+    connection.passes(Original, segment(SYN, CLIENT_ISN, 0));
+    // The old SYN-ACK again says nothing (R42).
+    connection.passes(Reply, segment(SYN_ACK, BACKEND_ISN, CLIENT_ISN + 1));
+    assert_eq!(connection.state, State::TimeWait);
+    let isn = BACKEND_ISN + 0x4000_0000;
+    connection.accepts(Reply, segment(SYN_ACK, isn, CLIENT_ISN + 1), State::SynReceived);
+    connection.next = [CLIENT_ISN + 1, isn + 1];
+    connection.accepts(Original, connection.polite(Original, ACK), State::Established);
+    connection.transfers(Original, 100);
+    connection.transfers(Reply, 100);
+}
