@@ -158,7 +158,7 @@ impl Kernel {
 
 /// An interface with an address in each family, for the kernel's own errors.
 fn tun(name: &str, v4: &str, v6: &str) -> Result<(Tun, TunQueue), String> {
-    let config = TunConfig { name, mtu: 1500, queues: 1, offloads: Offloads::None };
+    let config = TunConfig { name, mtu: u16::MAX, queues: 1, offloads: Offloads::None };
     let (tun, mut queues) = Tun::create(&config).map_err(|error| error.to_string())?;
     let mut netlink = Netlink::open().unwrap();
     for (address, prefix_length) in [(v4, 32), (v6, 128)] {

@@ -6,19 +6,28 @@
 //! Nothing is waited for, and nothing depends on the time.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may fail that way, and says what it skips")]
 
+mod captured;
 #[path = "../common/mod.rs"]
 mod common;
+#[allow(dead_code, reason = "other tests use more of it")]
+#[path = "../common/corpus.rs"]
+mod corpus;
 mod decisions;
+mod difference;
 mod kernel;
 mod manual;
 mod packets;
 mod pair;
 mod scenes;
 mod show;
+#[allow(dead_code, reason = "the tests of the wire floor use more of it")]
+#[path = "../wire/oracle.rs"]
+mod sums;
 #[allow(dead_code, unused_macros, unused_imports, reason = "other tests use more of the world")]
 #[path = "../support/mod.rs"]
 mod support;
 mod talk;
+mod windows;
 
 /// The services of `kernel.rs` once more.
 const CONFIG: &str = r#"

@@ -7,9 +7,11 @@ use tungate::engine::Verdict;
 use tungate::wire::{Address, Endpoint, Offload, Packet, Protocol, checksum};
 
 use crate::decisions::{DECISIONS, Decision};
+use crate::difference::Difference;
 use crate::kernel::Kernel;
 use crate::show::describe;
 use crate::support::{World, address, at};
+use crate::windows::Windows;
 
 /// The side of the gateway that a packet comes from or leaves to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -50,15 +52,6 @@ impl Arrival {
     }
 }
 
-/// What both have done, where that is not the same.
-#[derive(Debug)]
-pub(crate) struct Difference {
-    /// As it came to the engine, and what that did with it.
-    pub(crate) sent: Vec<(Side, Vec<u8>, Verdict)>,
-    pub(crate) kernel: Vec<Departure>,
-    pub(crate) ours: Vec<Departure>,
-}
-
 /// How a comparison has ended, if not in a panic.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Met {
@@ -77,8 +70,11 @@ pub(crate) struct Pair {
     sources: HashMap<Flow, [Endpoint; 2]>,
     /// Whose each of these is: two flows never share one (R29).
     holders: HashMap<(usize, Endpoint, Endpoint, Protocol), Flow>,
+    windows: HashMap<Flow, Windows>,
     next_client: u32,
+    /// Packets that came, and those that both have sent.
     pub(crate) compared: usize,
+    pub(crate) same: usize,
     pub(crate) decided: BTreeMap<&'static str, usize>,
 }
 
@@ -93,8 +89,10 @@ impl Pair {
             source_nat,
             sources: HashMap::new(),
             holders: HashMap::new(),
+            windows: HashMap::new(),
             next_client: 0,
             compared: 0,
+            same: 0,
             decided: BTreeMap::new(),
         })
     }
@@ -155,9 +153,11 @@ impl Pair {
     /// Some packets, one after the other, about one flow. What leaves is compared when all have come: fragments leave the
     /// kernel together.
     pub(crate) fn receives(&mut self, flow: &Flow, arrivals: Vec<Arrival>) -> Met {
-        let (mut kernel, mut ours, mut sent) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut kernel, mut ours, mut sent, mut is_beyond) = (Vec::new(), Vec::new(), Vec::new(), false);
+        let windows = self.windows.entry(*flow).or_default();
         for arrival in arrivals {
             self.compared += 1;
+            is_beyond |= windows.note(arrival.from, &arrival.ours);
             kernel.extend(self.kernel.receives(arrival.from, &arrival.kernel));
             let outcome = self.world.receives(arrival.ours.clone());
             if outcome.verdict == Verdict::Reply {
@@ -166,12 +166,13 @@ impl Pair {
             ours.extend(outcome.sent.into_iter().chain(outcome.own).map(departure));
             sent.push((arrival.from, arrival.ours, outcome.verdict));
         }
+        let is_repeated = windows.is_repeated();
         self.note_sources(flow, &kernel, &ours);
         let [theirs, chosen] = self.sources(flow);
         for departure in kernel.iter_mut().filter(|departure| departure.to == Side::Backends && theirs != chosen) {
             replace_source_port(&mut departure.packet, theirs, chosen);
         }
-        self.compare(Difference { sent, kernel, ours })
+        self.compare(Difference { sent, is_beyond, is_repeated, kernel, ours })
     }
 
     /// Notes as whom the backend sees the client.
@@ -197,6 +198,7 @@ impl Pair {
         difference.kernel.sort();
         difference.ours.sort();
         if difference.kernel == difference.ours {
+            self.same += difference.ours.len();
             return Met::Same(difference.ours.len());
         }
         let decision = DECISIONS.iter().find(|decision| (decision.covers)(&difference));
@@ -230,16 +232,21 @@ fn departure(packet: Vec<u8>) -> Departure {
     Departure { to, packet }
 }
 
-/// In a TCP or UDP packet from `from`, which has a checksum.
+/// In a TCP or UDP packet from `from`.
 fn replace_source_port(bytes: &mut [u8], from: Endpoint, to: Endpoint) {
     let Ok(packet) = Packet::parse(bytes, Offload::default()) else { return };
     let at = usize::from(packet.header().payload);
-    let field = at + if packet.protocol() == Protocol::TCP { 16 } else { 6 };
+    let is_udp = packet.protocol() == Protocol::UDP;
+    let field = at + if is_udp { 6 } else { 16 };
     if packet.endpoints().is_none_or(|(source, _)| source != from) {
         return;
     }
     bytes[at..at + 2].copy_from_slice(&to.port.to_be_bytes());
     let sum = u16::from_be_bytes([bytes[field], bytes[field + 1]]);
+    if is_udp && sum == 0 {
+        return;
+    }
     let sum = checksum::update(sum, checksum::word_delta(from.port, to.port));
+    let sum = if is_udp && sum == 0 { 0xffff } else { sum };
     bytes[field..field + 2].copy_from_slice(&sum.to_be_bytes());
 }

@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 
 use tungate::wire::{Offload, Packet};
 
-use crate::pair::{Departure, Difference};
+use crate::difference::Difference;
+use crate::pair::Departure;
 
 /// What came, and what each gateway made of it.
 pub(crate) fn describe(difference: &Difference) -> String {

@@ -19,6 +19,7 @@ pub(super) const SCENES: &[(&str, Scene)] = &[
     ("tiny", tiny),
     ("impossible", impossible),
     ("atomic", atomic),
+    ("fragments with DF", fragments_with_df),
     ("headers of fragments", headers_of_fragments),
 ];
 
@@ -165,15 +166,21 @@ fn impossible(pair: &mut Pair, is_v6: bool) {
     let flow = pair.flow("dns", is_v6);
     let whole = question(&flow, 100);
     let whole = if is_v6 { whole } else { altered(whole, |bytes| bytes[6] = 0) };
-    let ragged = fragment(&whole, 1, 0..41, true);
-    let _ = send(pair, &flow, vec![ragged]);
-    let mut death = fragment(&whole, 2, 40..108, false);
-    if is_v6 {
-        death[42..44].copy_from_slice(&[0xff, 0xf8]);
-    } else {
-        death = altered(death, |bytes| bytes[6..8].copy_from_slice(&[0x1f, 0xff]));
-    }
-    let _ = send(pair, &flow, vec![death]);
+    let decided = |met: Met| if is_v6 { met.decided("a broken IPv6 packet for a VIP") } else { met.same(0) };
+    decided(send(pair, &flow, vec![fragment(&whole, 1, 0..41, true)]));
+    let place = |bytes: &mut [u8], at: u16| {
+        if is_v6 {
+            bytes[42..44].copy_from_slice(&at.to_be_bytes());
+        } else {
+            bytes[6..8].copy_from_slice(&(at / 8).to_be_bytes());
+        }
+    };
+    let beyond = altered(fragment(&whole, 2, 40..108, false), |bytes| place(bytes, 0xfff8));
+    decided(send(pair, &flow, vec![beyond]));
+    // A byte more than a datagram may have: what lies before all fragments counts.
+    let (last, len) = if is_v6 { (0xfff8, 8) } else { (0xffe8, 4) };
+    let beyond = altered(fragment(&whole, 3, 40..40 + len, false), |bytes| place(bytes, last));
+    decided(send(pair, &flow, vec![beyond]));
 }
 
 /// R81.
@@ -192,7 +199,18 @@ fn atomic(pair: &mut Pair, is_v6: bool) {
     met.decided("an atomic fragment");
 }
 
-/// TOS, TTL, DF; IPv6 hop limit.
+/// R12.
+fn fragments_with_df(pair: &mut Pair, is_v6: bool) {
+    if is_v6 {
+        return;
+    }
+    let flow = pair.flow("dns", is_v6);
+    let with_df = |packet: Vec<u8>| altered(packet, |bytes| bytes[6] |= 0x40);
+    let pieces = cut(question(&flow, 100), 7, &[40, 80]).into_iter().map(with_df).collect();
+    send(pair, &flow, pieces).decided("fragments with DF");
+}
+
+/// TOS, TTL; IPv6 hop limit.
 fn headers_of_fragments(pair: &mut Pair, is_v6: bool) {
     let flow = pair.flow("dns", is_v6);
     let ttl = if is_v6 { 7 } else { 8 };

@@ -9,6 +9,7 @@ use crate::support::{address, altered, segment, with_ttl};
 
 pub(super) const SCENES: &[(&str, Scene)] = &[
     ("TTL", ttl),
+    ("no hops left and no flow", no_hops_left_and_no_flow),
     ("everything else in the header", everything_else_in_the_header),
     ("bytes behind the packet", bytes_behind_the_packet),
     ("broken headers", broken_headers),
@@ -29,6 +30,20 @@ fn asks(flow: &Flow) -> Vec<u8> {
 
 fn answers(flow: &Flow, to: Endpoint) -> Vec<u8> {
     build::udp(flow.backend, to, b"an answer")
+}
+
+/// R7, for what is no flow's and opens none.
+fn no_hops_left_and_no_flow(pair: &mut Pair, is_v6: bool) {
+    let flow = pair.flow("web", is_v6);
+    let stray = |from, to| with_ttl(build::tcp(from, to, &segment("ACK", 7, 8)), 1);
+    let met = pair.client_sends(&flow, stray(flow.client, flow.vip));
+    met.decided("a packet of no flow without hops left");
+    let met = pair.backend_sends(&flow, |to| stray(flow.backend, to));
+    if pair.source_nat {
+        met.decided("a segment of a connection that is not known");
+    } else {
+        met.decided("a packet for others without hops left");
+    }
 }
 
 fn ttl(pair: &mut Pair, is_v6: bool) {

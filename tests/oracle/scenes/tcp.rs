@@ -18,6 +18,8 @@ pub(super) const SCENES: &[(&str, Scene)] = &[
     ("what comes after a reset", what_comes_after_a_reset),
     ("a tuple in TIME-WAIT is used again", a_tuple_in_time_wait_is_used_again),
     ("a tuple after a reset is used again", a_tuple_after_a_reset_is_used_again),
+    ("a client that always begins with the same number", a_client_that_always_begins_with_the_same_number),
+    ("a connection with the numbers of the last", a_connection_with_the_numbers_of_the_last),
     ("a SYN on an open connection", a_syn_on_an_open_connection),
     ("a SYN on an open connection, answered anew", a_syn_on_an_open_connection_answered_anew),
     ("simultaneous open", simultaneous_open),
@@ -28,6 +30,7 @@ pub(super) const SCENES: &[(&str, Scene)] = &[
     ("data with the SYN", data_with_the_syn),
     ("window scaling", window_scaling),
     ("beyond the window", beyond_the_window),
+    ("on and on beyond the window", on_and_on_beyond_the_window),
     ("an acknowledgment of what was never sent", an_acknowledgment_of_what_was_never_sent),
     ("long acknowledged", long_acknowledged),
     ("a zero window is probed", a_zero_window_is_probed),
@@ -201,6 +204,26 @@ fn a_tuple_in_time_wait_is_used_again(pair: &mut Pair, is_v6: bool) {
     }
 }
 
+fn a_client_that_always_begins_with_the_same_number(pair: &mut Pair, is_v6: bool) {
+    let mut talk = Talk::under_way(pair, is_v6);
+    for further in [0x4000_0000, 0x7000_0000] {
+        close(&mut talk);
+        talk.isns[1] = talk.isns[1].wrapping_add(further);
+        talk.handshake();
+        talk.client("ACK PSH", 1, 1, 100).same(1);
+        talk.backend("ACK PSH", 1, 101, 100).same(1);
+        talk.client("ACK", 101, 101, 0).same(1);
+    }
+}
+
+fn a_connection_with_the_numbers_of_the_last(pair: &mut Pair, is_v6: bool) {
+    let mut talk = Talk::under_way(pair, is_v6);
+    close(&mut talk);
+    talk.client("SYN", 0, 0, 0).same(1);
+    talk.backend("SYN ACK", 0, 1, 900).same(1);
+    talk.client("ACK", 1, 901, 0).decided("a connection with the numbers of the last, both ends'");
+}
+
 fn a_tuple_after_a_reset_is_used_again(pair: &mut Pair, is_v6: bool) {
     let mut talk = Talk::under_way(pair, is_v6);
     talk.backend("RST", 101, 0, 0).same(1);
@@ -331,6 +354,10 @@ fn window_scaling(pair: &mut Pair, is_v6: bool) {
 
 fn beyond_the_window(pair: &mut Pair, is_v6: bool) {
     let mut talk = Talk::under_way(pair, is_v6);
+    talk.client("ACK PSH", 70_000, 101, 100).decided("data beyond the window");
+    let mut talk = Talk::under_way(talk.pair, is_v6);
+    talk.backend("ACK PSH", 70_000, 101, 100).decided("data beyond the window");
+    let mut talk = Talk::under_way(talk.pair, is_v6);
     for seq in [200_000, 1 << 30, 1 << 31] {
         talk.client("ACK PSH", seq, 101, 100).same(0);
         talk.backend("ACK PSH", seq, 101, 100).same(0);
@@ -341,6 +368,16 @@ fn beyond_the_window(pair: &mut Pair, is_v6: bool) {
     // It begins within the window and ends beyond.
     talk.client("ACK PSH", 63_900, 101, 1000).same(1);
     talk.backend("ACK PSH", 63_900, 201, 1400).same(1);
+}
+
+fn on_and_on_beyond_the_window(pair: &mut Pair, is_v6: bool) {
+    let mut talk = Talk::under_way(pair, is_v6);
+    let (mut next, allowed) = (101, 101 + 64_000);
+    while next + 1400 < allowed + 64_000 {
+        talk.client("ACK PSH", next, 101, 1400).same(1);
+        next += 1400;
+    }
+    talk.client("ACK PSH", next, 101, 1400).decided("data that goes on beyond the window");
 }
 
 fn an_acknowledgment_of_what_was_never_sent(pair: &mut Pair, is_v6: bool) {
