@@ -6,9 +6,9 @@ use std::time::Duration;
 use tungate::engine::conntrack::State;
 use tungate::engine::counters::Shortage;
 use tungate::engine::{DropReason, Verdict};
-use tungate::wire::Endpoint;
+use tungate::wire::{Address, Endpoint, TcpFlags, build};
 
-use super::world::{DNS, Flow, WEB, World, client, config};
+use super::world::{DNS, Flow, WEB, World, client, config, segment};
 
 /// 300 connections that go on while a flood of 100,000 first packets comes in.
 fn established_flows_survive(each: impl Fn(&mut World, Endpoint)) {
@@ -173,6 +173,12 @@ fn r39_a_table_of_established_flows_refuses_new_ones_and_counts_them() {
     for flow in &established {
         assert_eq!(world.ack(flow), Verdict::Forward);
     }
+    // ICMP goes on: about what a client was sent, and to the gateway itself.
+    let router = Address::v4([203, 0, 113, 9]);
+    let quote = build::tcp(WEB, established[0].client, &segment(TcpFlags::ACK, 1, 1));
+    let error = build::icmp(router, WEB.address, [&[3, 1, 0, 0, 0, 0, 0, 0], &quote[..]].concat());
+    assert_eq!(world.send(error).0, Verdict::Forward);
+    assert_eq!(world.send(build::icmp(router, WEB.address, vec![8, 0, 0, 0, 0, 1, 0, 1])).0, Verdict::Reply);
     world.close(&established[0]);
     world.connect(client(200), WEB).unwrap();
 }
@@ -197,12 +203,9 @@ fn r39_a_flood_aimed_at_one_worker_leaves_room_to_the_others() {
 /// What never makes an entry, however full or empty the table is.
 #[test]
 fn r38_r54_port_0_and_impossible_flags_open_no_flow() {
-    use tungate::wire::TcpFlags;
-    use tungate::wire::build;
-
     let mut world = World::new(&config(1_000), 1);
     for flags in [0x00, 0x01, 0x03, 0x06, 0x07, 0x29, 0x3f] {
-        let flags = super::world::segment(TcpFlags(flags), 1, 0);
+        let flags = segment(TcpFlags(flags), 1, 0);
         let (verdict, _) = world.send(build::tcp(client(1), WEB, &flags));
         assert_eq!(verdict, Verdict::Drop(DropReason::BadTcpFlags));
     }

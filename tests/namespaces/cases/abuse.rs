@@ -11,7 +11,7 @@ use crate::gateway::{Engine, Nat, Setup, Tungate};
 use crate::lab::Lab;
 use crate::process::{Running, wait_for};
 use crate::runner::{Case, say};
-use crate::servers;
+use crate::servers::ECHO;
 
 /// How long, and how many packets a second, if `TUNGATE_ABUSE=SECONDS:RATE` does not say so.
 const SECONDS: u64 = 15;
@@ -54,7 +54,11 @@ fn skip() {
 fn r108_no_connection_breaks(lab: &Lab) {
     let (seconds, rate) = how_much();
     let setups: Vec<Setup> = both_families(Engine::Tungate { workers: 2 }, Nat::Full).collect();
-    let _servers: Vec<Running> = setups.iter().flat_map(|setup| servers::echo(lab, setup, "tcp")).collect();
+    let _servers = ["b1", "b2"].map(|name| {
+        let server = lab.backend(name).start_helper(&format!("tcp-echo [::]:{ECHO}"));
+        lab.backend(name).listens("-t", ECHO);
+        server
+    });
     let gateway = Tungate::start(lab, CONFIG);
     // So that packets of any length fit; the links beside it keep their 1500 bytes.
     lab.gateway().run("ip link set tungate0 mtu 65535").succeeded();

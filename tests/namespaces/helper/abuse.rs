@@ -137,14 +137,25 @@ impl Attacker {
         build::ip(client, VIPS[1], Protocol(44), build::TTL, &header)
     }
 
-    /// In the name of a client with connections: a guess at one of its ports, and at where it has come to.
+    /// In the name of a client with connections, or about what it was sent: a guess at one of its ports, and at where it
+    /// has come to.
     fn forgery(&mut self) -> Vec<u8> {
         let family = self.chance.below(2);
         let flags = [0x02, 0x04, 0x11, 0x10, 0x14, 0x12][self.chance.below(6)];
         let guess =
             Tcp { seq: self.word(), ack: self.word(), flags: TcpFlags(flags), window: self.word16(), ..Tcp::default() };
-        let port = 32_768 + self.word16() % 28_232;
-        build::tcp(Endpoint::new(CLIENTS[family], port), Endpoint::new(VIPS[family], SERVICE), &guess)
+        let client = Endpoint::new(CLIENTS[family], 32_768 + self.word16() % 28_232);
+        let vip = Endpoint::new(VIPS[family], SERVICE);
+        if self.chance.below(4) > 0 {
+            return build::tcp(client, vip, &guess);
+        }
+        // Unreachable in all ways, too big, time exceeded, parameter problem, quench, redirect.
+        let v4 = [(3, 0), (3, 1), (3, 2), (3, 3), (3, 4), (3, 13), (11, 0), (12, 0), (4, 0), (5, 1)];
+        let v6 = [(1, 0), (1, 1), (1, 4), (2, 0), (3, 0), (4, 1), (137, 0)];
+        let (kind, code) = if family == 0 { v4[self.chance.below(v4.len())] } else { v6[self.chance.below(v6.len())] };
+        let head = vec![kind, code, 0, 0, 0, 0, 2, self.ttl()];
+        let quote = build::tcp(vip, client, &guess);
+        build::icmp(self.stranger(family).address, vip.address, [head, quote].concat())
     }
 
     /// Random bytes: pure, or behind a header that leads them in.
