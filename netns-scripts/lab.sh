@@ -18,6 +18,7 @@ usage() {
 usage: lab.sh up                    build a lab, print its name as `export LAB=NAME`
        lab.sh down                  end what runs in the lab, remove it
        lab.sh router MTU            put a router before b1; the link behind it takes packets up to MTU
+       lab.sh direct                give b1 and b2 cables of their own to the client, and send answers that way
        lab.sh exec NAME CMD...      run CMD in NAME: client, gw, b1 or b2
        lab.sh run CMD...            build a lab, run CMD with LAB set, remove the lab whatever happens
 
@@ -34,6 +35,7 @@ main() {
         up) [[ $# -eq 0 ]] || usage; need_root; lab=${LAB:-tg$$}; up ;;
         down) [[ $# -eq 0 ]] || usage; need_root; find_lab; down ;;
         router) [[ $# -eq 1 ]] || usage; need_root; find_lab; router "$1" ;;
+        direct) [[ $# -eq 0 ]] || usage; need_root; find_lab; direct ;;
         exec) [[ $# -ge 2 ]] || usage; need_root; find_lab; exec ip netns exec "$lab-$1" "${@:2}" ;;
         run) [[ $# -ge 1 ]] || usage; need_root; lab=${LAB:-tg$$}; run "$@" ;;
         *) usage ;;
@@ -138,6 +140,16 @@ router() {
     routes r "10.0.0.254 dev to-gw" "10.0.0.1 dev to-b1" "fd00::fe dev to-gw" "fd00::1 dev to-b1"
     backend_routes r 10.0.0.254 fd00::fe
     backend_routes b1 "10.0.0.253 advmss 1460" "fd00::fd advmss 1440"
+}
+
+# For direct server return: what goes from a backend to the client does not pass the gateway's machine.
+direct() {
+    local n
+    for n in 1 2; do
+        cable client "from-b$n" "10.9.$n.1/24" "fd00:9:$n::1/64" "b$n" direct "10.9.$n.2/24" "fd00:9:$n::2/64"
+        ip -n "$lab-b$n" -4 route replace 198.51.100.0/24 via "10.9.$n.1"
+        ip -n "$lab-b$n" -6 route replace 2001:db8:1::/64 via "fd00:9:$n::1"
+    done
 }
 
 # Whatever runs in these namespaces was started in them, so it is ours to end.

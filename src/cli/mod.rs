@@ -2,6 +2,7 @@
 
 mod bench;
 mod check;
+mod decap;
 mod demo;
 mod doctor;
 mod exit;
@@ -57,6 +58,7 @@ enum Verb {
     Replay(replay::Replay),
     Explain(explain::Explain),
     Doctor(doctor::Doctor),
+    Decap(decap::Decapsulate),
     #[command(subcommand)]
     Bench(bench::Bench),
     #[command(subcommand)]
@@ -93,6 +95,7 @@ fn run(cli: &Cli, out: &mut dyn Write) -> Result<Exit, Failure> {
         Verb::Replay(replay) => replay.run(out),
         Verb::Explain(explain) => explain.run(out),
         Verb::Doctor(doctor) => doctor.run(out),
+        Verb::Decap(decap) => decap.run(out),
         Verb::Bench(bench) => bench.run(out),
         Verb::Show(show) => show.run(out),
         Verb::Flows(flows) => flows.run(out),

@@ -4,6 +4,7 @@ pub mod addresses;
 pub mod announce;
 pub mod control;
 pub mod daemon;
+pub mod decap;
 pub mod diagnosis;
 pub mod log;
 pub mod memory;

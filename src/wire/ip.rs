@@ -90,6 +90,11 @@ impl IpHeader {
         }
     }
 
+    /// Source and destination in the packet that this is the header of.
+    pub fn addresses(&self, packet: &[u8]) -> (Address, Address) {
+        addresses(self.family, packet)
+    }
+
     /// Reads the header of a packet quoted in an ICMP error, which may be cut anywhere behind its headers.
     pub fn parse_quote(bytes: &[u8]) -> Result<Self, Malformed> {
         match bytes.first().map(|b| b >> 4) {

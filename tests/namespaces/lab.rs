@@ -57,6 +57,11 @@ impl Lab {
         self.script(&["router", &mtu.to_string()]);
     }
 
+    /// Gives the backends a way to the client that does not pass the gateway.
+    pub(crate) fn connect_backends_to_the_client(&self) {
+        self.script(&["direct"]);
+    }
+
     /// A folder for configurations, sockets and documents of this lab.
     pub(crate) fn folder(&self) -> &Path {
         &self.folder

@@ -44,6 +44,8 @@ pub enum Target {
     Gateway(IpAddr),
     /// Nowhere, in silence.
     Blackhole,
+    /// To this machine itself, as if all of it were addresses of the interface with this index.
+    Local(u32),
 }
 
 /// Packets from some sources are routed by a table of their own.
@@ -196,6 +198,12 @@ fn route_message(route: &Route) -> RouteMessage {
         }
         Target::Gateway(hop) => message.attributes.push(RouteAttribute::Gateway(RouteAddress::from(hop))),
         Target::Blackhole => message.header.kind = RouteType::BlackHole,
+        Target::Local(index) => {
+            message.header.kind = RouteType::Local;
+            message.header.table = libc::RT_TABLE_LOCAL;
+            message.header.scope = RouteScope::Host;
+            message.attributes.push(RouteAttribute::Oif(index));
+        }
     }
     message
 }

@@ -2,6 +2,7 @@
 
 mod abuse;
 mod bulk;
+mod dsr;
 mod http;
 mod icmp;
 mod lifecycle;
@@ -21,6 +22,7 @@ pub(crate) fn all() -> Vec<Case> {
         icmp::cases(),
         mtu::cases(),
         lifecycle::cases(),
+        dsr::cases(),
         scale::cases(),
         abuse::cases(),
         bulk::cases(),

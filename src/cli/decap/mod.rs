@@ -1,0 +1,154 @@
+//! `decap`: a backend's half of direct server return.
+
+mod kernel;
+
+use std::io::{self, Write};
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use ::log::LevelFilter;
+use clap::Args;
+use mio::{Events, Interest, Poll, Token};
+use signal_hook_mio::v1_0::Signals;
+
+use super::check;
+use super::exit::{Exit, Failure};
+use crate::config::{Mode, Snapshot};
+use crate::io::decap::{Counts, Decap, DecapConfig, DecapError, Refusal};
+use crate::io::log::{self, Format};
+use crate::io::netlink::Prefix;
+use crate::io::sys::{self, Waker};
+use crate::wire::tunnel::Encapsulation;
+
+/// Take packets out of a gateway's tunnels, on a backend of a service with mode = "dsr"
+///
+/// For a machine whose kernel cannot do it, or may not be told to: wrapped packets come through raw sockets (GUE through
+/// UDP port 6080), what is inside is delivered through a TUN to the service's address on the loopback, and the answers
+/// leave by the ordinary route. Adds what it needs, and removes that on SIGTERM or Ctrl-C. Needs root, or CAP_NET_ADMIN
+/// and CAP_NET_RAW.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  tungate decap -c tungate.toml                            the gateway's file\n  \
+                        tungate decap --vip 192.0.2.10 --from 10.99.0.10\n  \
+                        tungate decap -c tungate.toml --print-kernel             let the kernel do it")]
+pub(super) struct Decapsulate {
+    /// The gateway's configuration file: its DSR services' addresses, its source addresses
+    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["vip", "from", "encapsulation"], required_unless_present = "vip")]
+    config: Option<PathBuf>,
+    /// The service's address, or a range of them; may be given again
+    #[arg(long, value_name = "ADDRESS", requires = "from")]
+    vip: Vec<Prefix>,
+    /// The gateway's source address: only what comes from there is taken apart; may be given again
+    #[arg(long, value_name = "GATEWAY", requires = "vip")]
+    from: Vec<IpAddr>,
+    /// What to take apart [default: all three]
+    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = encapsulation)]
+    encapsulation: Vec<Encapsulation>,
+    /// Name of the TUN
+    #[arg(long, value_name = "NAME", default_value = "tungate-decap")]
+    interface: String,
+    /// Print the commands with which the kernel does it, and end
+    #[arg(long)]
+    print_kernel: bool,
+}
+
+fn encapsulation(text: &str) -> Result<Encapsulation, String> {
+    let found = Encapsulation::ALL.into_iter().find(|encapsulation| encapsulation.name() == text);
+    found.ok_or_else(|| "write gre, ipip or gue".to_owned())
+}
+
+impl Decapsulate {
+    pub(super) fn run(&self, out: &mut dyn Write) -> Result<Exit, Failure> {
+        let config = self.what()?;
+        if self.print_kernel {
+            kernel::print(&config, out)?;
+            return Ok(Exit::Yes);
+        }
+        log::start(LevelFilter::Info, Format::logfmt()).expect("this is the only place that installs a logger");
+        // Caught from here on: whoever is told to end removes what it has added.
+        let signals = Signals::new([libc::SIGTERM, libc::SIGINT]).map_err(|error| system(&error))?;
+        let stop = Arc::new(Waker::new().map_err(|error| system(&error))?);
+        let decap = Decap::start(&config).map_err(|error| not_started(&error))?;
+        ::log::info!("taking {} apart", summary(&config));
+        wake_on(signals, Arc::clone(&stop)).map_err(|error| system(&error))?;
+        let counts = decap.run(&stop).map_err(|error| system(&error))?;
+        ::log::info!("{}", told(&counts));
+        Ok(Exit::Yes)
+    }
+
+    /// What the file says, or the command line.
+    fn what(&self) -> Result<DecapConfig, Failure> {
+        let interface = self.interface.clone();
+        let Some(file) = &self.config else {
+            let encapsulations =
+                if self.encapsulation.is_empty() { Encapsulation::ALL.to_vec() } else { self.encapsulation.clone() };
+            let (from, vips) = (self.from.clone(), self.vip.clone());
+            return Ok(DecapConfig { interface, encapsulations, from, vips });
+        };
+        let (snapshot, _) = check::load(file)?;
+        let config = DecapConfig { interface, ..of_gateway(&snapshot) };
+        if config.vips.is_empty() {
+            return Err(Failure::no(format!("{}: no service has `mode = \"dsr\"`", file.display())));
+        }
+        Ok(config)
+    }
+}
+
+/// What a backend of this gateway has to take apart.
+pub(super) fn of_gateway(snapshot: &Snapshot) -> DecapConfig {
+    let (mut encapsulations, mut vips) = (Vec::new(), Vec::new());
+    for service in &snapshot.services {
+        let Mode::Dsr { encapsulation } = service.mode else { continue };
+        if !encapsulations.contains(&encapsulation) {
+            encapsulations.push(encapsulation);
+        }
+        vips.extend(service.listen.iter().map(|listen| Prefix::new(listen.address.ip(), listen.prefix)));
+    }
+    vips.sort_unstable_by_key(|vip| (vip.address(), vip.length()));
+    vips.dedup();
+    let from = [true, false].into_iter().filter_map(|v4| snapshot.sources(v4).first()).map(|address| address.ip());
+    DecapConfig { interface: String::new(), encapsulations, from: from.collect(), vips }
+}
+
+/// Wakes the one who takes packets apart when we are told to end.
+fn wake_on(mut signals: Signals, stop: Arc<Waker>) -> io::Result<()> {
+    let mut poll = Poll::new()?;
+    poll.registry().register(&mut signals, Token(0), Interest::READABLE)?;
+    let wait = move || {
+        let mut events = Events::with_capacity(1);
+        // An interrupted wait is tried again: the signal that interrupted it is what we wait for.
+        while signals.pending().next().is_none() {
+            let _ = poll.poll(&mut events, None);
+        }
+        stop.wake();
+    };
+    sys::spawn("signals", wait).map(drop)
+}
+
+fn summary(config: &DecapConfig) -> String {
+    let join = |items: Vec<String>| items.join(", ");
+    format!(
+        "{} from {} for {}",
+        join(config.encapsulations.iter().map(|one| one.name().to_owned()).collect()),
+        join(config.from.iter().map(ToString::to_string).collect()),
+        join(config.vips.iter().map(ToString::to_string).collect()),
+    )
+}
+
+/// `stopped: 12 packets delivered, 3 refused (3 not for a VIP)`.
+fn told(counts: &Counts) -> String {
+    let refused: u64 = counts.refused.iter().sum();
+    let reasons = Refusal::ALL.iter().zip(counts.refused).filter(|(_, count)| *count > 0);
+    let reasons: Vec<String> = reasons.map(|(reason, count)| format!("{count} {}", reason.meaning())).collect();
+    let why = if reasons.is_empty() { String::new() } else { format!(" ({})", reasons.join(", ")) };
+    let failed = if counts.failed > 0 { format!(", {} lost by the kernel", counts.failed) } else { String::new() };
+    format!("stopped: {} packets delivered, {refused} refused{why}{failed}", counts.delivered)
+}
+
+fn not_started(error: &DecapError) -> Failure {
+    Failure::new(if error.is_refused() { Exit::Refused } else { Exit::No }, error.to_string())
+}
+
+fn system(error: &io::Error) -> Failure {
+    Failure::no(format!("cannot go on: {}", crate::io::words::in_words(error)))
+}

@@ -1,0 +1,60 @@
+//! The VIPs on the loopback.
+
+use crate::io::netlink::{LocalAddress, Netlink, NetlinkError, Prefix, Route, Target};
+
+/// The VIPs that we have added. Those that were there stay there.
+#[derive(Debug)]
+pub(super) struct Vips {
+    netlink: Netlink,
+    loopback: u32,
+    added: Vec<Prefix>,
+}
+
+impl Vips {
+    /// Makes all VIPs local to this machine, those that are not so yet.
+    pub(super) fn add(vips: &[Prefix]) -> Result<Self, NetlinkError> {
+        let mut netlink = Netlink::open()?;
+        let loopback = netlink.link("lo")?.index;
+        let mut this = Self { netlink, loopback, added: Vec::new() };
+        for vip in vips {
+            match this.add_one(*vip) {
+                Ok(()) => this.added.push(*vip),
+                Err(error) if error.errno() == Some(libc::EEXIST) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(this)
+    }
+
+    /// An address, or a route that makes all of a prefix addresses.
+    fn add_one(&mut self, vip: Prefix) -> Result<(), NetlinkError> {
+        match self.address(vip) {
+            Some(address) => self.netlink.add_address(&address),
+            None => self.netlink.add_route(&self.route(vip)),
+        }
+    }
+
+    fn address(&self, vip: Prefix) -> Option<LocalAddress> {
+        let whole = if vip.address().is_ipv4() { 32 } else { 128 };
+        let address = LocalAddress { interface: self.loopback, address: vip.address(), prefix_length: vip.length() };
+        (vip.length() == whole).then_some(address)
+    }
+
+    fn route(&self, vip: Prefix) -> Route {
+        Route { destination: vip, target: Target::Local(self.loopback), metric: None, table: None }
+    }
+}
+
+impl Drop for Vips {
+    fn drop(&mut self) {
+        for vip in std::mem::take(&mut self.added) {
+            let removed = match self.address(vip) {
+                Some(address) => self.netlink.delete_address(&address),
+                None => self.netlink.delete_route(&self.route(vip)),
+            };
+            if let Err(error) = removed {
+                log::warn!("{vip} stays on the loopback: {error}");
+            }
+        }
+    }
+}

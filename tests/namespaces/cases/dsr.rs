@@ -1,0 +1,168 @@
+//! Direct server return: requests through the gateway's tunnels, answers from the backends straight to the client. The
+//! backends are `tungate decap`, so nothing of this needs a tunnel of the kernel's.
+
+use std::fs;
+use std::time::Duration;
+
+use crate::counters::assert_no_broken_packets;
+use crate::gateway::{Family, Tungate};
+use crate::lab::Lab;
+use crate::process::{PATIENCE, Running, wait_for};
+use crate::runner::Case;
+use crate::servers;
+
+/// How requests get to the backends.
+#[derive(Clone, Copy, Debug)]
+struct Way {
+    encapsulation: &'static str,
+    inner: Family,
+    outer: Family,
+}
+
+const WAYS: [(Family, Family); 4] =
+    [(Family::V4, Family::V4), (Family::V6, Family::V4), (Family::V4, Family::V6), (Family::V6, Family::V6)];
+
+pub(super) fn cases() -> Vec<Case> {
+    let all = || ["gre", "ipip", "gue"].into_iter().flat_map(by);
+    let mut cases = Vec::new();
+    cases.extend(all().map(|way| case("dsr_backends_see_the_client", &["curl", "nginx"], way, curl)));
+    cases.extend(all().map(|way| case("dsr_datagrams_come_back", &[], way, datagrams)));
+    cases.extend(by("gre").map(|way| case("dsr_answers_pass_the_gateway_by", &["curl", "nginx"], way, download)));
+    cases.extend(by("gre").map(|way| case("dsr_uploads_a_gigabyte", &["iperf3"], way, upload)));
+    cases.extend(all().map(|way| case("dsr_uploads_over_a_small_link", &["iperf3"], way, small_link)));
+    cases
+}
+
+fn by(encapsulation: &'static str) -> impl Iterator<Item = Way> {
+    WAYS.into_iter().map(move |(inner, outer)| Way { encapsulation, inner, outer })
+}
+
+fn case(what: &str, needs: &'static [&'static str], way: Way, body: fn(&Lab, &Way)) -> Case {
+    let name = |family| if family == Family::V4 { "v4" } else { "v6" };
+    Case {
+        name: format!("{what}/{}-in-{}/{}", name(way.inner), name(way.outer), way.encapsulation),
+        needs,
+        control: false,
+        body: Box::new(move || body(&Lab::new(), &way)),
+    }
+}
+
+impl Way {
+    fn vip(&self) -> &'static str {
+        if self.inner == Family::V4 { "192.0.2.10" } else { "2001:db8::10" }
+    }
+
+    fn vip_with(&self, port: u16) -> String {
+        if self.inner == Family::V4 { format!("{}:{port}", self.vip()) } else { format!("[{}]:{port}", self.vip()) }
+    }
+
+    fn client(&self) -> &'static str {
+        if self.inner == Family::V4 { "198.51.100.2" } else { "2001:db8:1::2" }
+    }
+
+    fn configuration(&self, backends: &[&str]) -> String {
+        let address = |name: &str| match (self.outer, name) {
+            (Family::V4, name) => format!("10.0.0.{}", &name[1..]),
+            (Family::V6, name) => format!("fd00::{}", &name[1..]),
+        };
+        let backends = backends.iter().map(|name| format!("{{ name = \"{name}\", address = \"{}\" }}", address(name)));
+        format!(
+            "[gateway]\nname = \"lab\"\nsource-addresses = [\"10.99.0.10\", \"fd00:99::10\"]\n\n\
+             [[service]]\nname = \"all\"\nlisten = \"{}\"\nprotocol = \"any\"\nmode = \"dsr\"\nencapsulation = \"{}\"\n\
+             balance = \"round-robin\"\nbackends = [ {} ]\n",
+            if self.inner == Family::V4 { "192.0.2.10:*" } else { "[2001:db8::10]:*" },
+            self.encapsulation,
+            backends.collect::<Vec<_>>().join(", "),
+        )
+    }
+
+    /// The gateway, and `tungate decap` on these backends.
+    fn serve<'a>(&self, lab: &'a Lab, backends: &[&'static str]) -> (Tungate<'a>, Vec<Running>) {
+        lab.connect_backends_to_the_client();
+        let gateway = Tungate::start(lab, &self.configuration(backends));
+        let start = |name: &&'static str| {
+            let file = lab.folder().join("tungate.toml");
+            let host = lab.backend(name);
+            let decap = host.start(&format!("{} decap -c {}", env!("CARGO_BIN_EXE_tungate"), file.display()));
+            wait_for("the VIP on a backend", || {
+                let addresses = host.run("ip -o address show dev lo").succeeded();
+                addresses.contains(&format!("{}/", self.vip())).then_some(())
+            });
+            decap
+        };
+        let decaps = backends.iter().map(start).collect();
+        (gateway, decaps)
+    }
+}
+
+fn curl(lab: &Lab, way: &Way) {
+    let _servers = servers::nginx_everywhere(lab, 80);
+    let (gateway, decaps) = way.serve(lab, &["b1", "b2"]);
+    let url = format!("http://{}/", way.vip_with(80));
+    let mut answers = Vec::new();
+    for _ in 0..6 {
+        answers.push(lab.client().run(&format!("curl -sS --globoff --max-time 5 {url}")).succeeded());
+    }
+    for name in ["b1", "b2"] {
+        assert!(answers.contains(&format!("{name} {}\n", way.client())), "{answers:?}");
+    }
+    let flows = gateway.ask("show flows --state fin-wait -o jsonl").succeeded();
+    assert_eq!(flows.lines().count(), 6, "{flows}");
+    assert_no_broken_packets(lab);
+    for mut decap in decaps {
+        decap.signal("TERM");
+        let said = decap.finish(PATIENCE).stderr;
+        assert!(said.contains("packets delivered, 0 refused"), "{said}");
+    }
+    let left = lab.backend("b1").run("ip -o address show dev lo").succeeded();
+    assert!(!left.contains(way.vip()), "decap leaves the VIP behind: {left}");
+}
+
+fn datagrams(lab: &Lab, way: &Way) {
+    let (_gateway, _decaps) = way.serve(lab, &["b1", "b2"]);
+    let start = |name: &'static str| {
+        let host = lab.backend(name);
+        let server = host.start_helper(&format!("udp-echo {}", way.vip_with(7)));
+        host.listens("-u", 7);
+        server
+    };
+    let _servers = [start("b1"), start("b2")];
+    let mut client = lab.client().start_helper(&format!("datagrams {} 20000", way.vip_with(7)));
+    client.has_printed("verified 20000\n");
+    assert_no_broken_packets(lab);
+}
+
+/// 100 MB for a request of some bytes: the gateway's machine sees the request and the acknowledgments alone.
+fn download(lab: &Lab, way: &Way) {
+    const SIZE: usize = 100_000_000;
+    fs::write(lab.folder().join("document"), vec![b'x'; SIZE]).expect("the lab's folder takes files");
+    let _servers = servers::nginx_everywhere(lab, 80);
+    let (_gateway, _decaps) = way.serve(lab, &["b1", "b2"]);
+    let url = format!("http://{}/document", way.vip_with(80));
+    let line = format!("curl -sS --globoff --max-time 50 -o /dev/null -w %{{size_download}} {url}");
+    assert_eq!(lab.client().run(&line).succeeded(), SIZE.to_string());
+    for (interface, direction) in [("to-client", "tx"), ("to-b1", "rx"), ("to-b2", "rx")] {
+        let bytes =
+            lab.gateway().run(&format!("cat /sys/class/net/{interface}/statistics/{direction}_bytes")).succeeded();
+        let bytes: u64 = bytes.trim().parse().expect(&bytes);
+        assert!(bytes < 20_000, "{bytes} bytes of answers passed the gateway by {interface}");
+    }
+}
+
+fn upload(lab: &Lab, way: &Way) {
+    transfer(lab, way, "-n 1G");
+    assert_no_broken_packets(lab);
+}
+
+/// The client learns what fits from the gateway, and the gateway from the router.
+fn small_link(lab: &Lab, way: &Way) {
+    lab.put_router_before_b1(1400);
+    transfer(lab, way, "-n 100M");
+}
+
+fn transfer(lab: &Lab, way: &Way, amount: &str) {
+    let (_gateway, _decaps) = way.serve(lab, &["b1"]);
+    let _server = servers::iperf3_at(lab, &format!("-B {}", way.vip()));
+    let line = format!("iperf3 -c {} -p 5201 {amount}", way.vip());
+    lab.client().run_within(Duration::from_secs(120), &line).succeeded();
+}
