@@ -28,15 +28,13 @@ while [[ $# -gt 0 ]]; do
     esac
 done
 [[ ${#engines[@]} -gt 0 ]] || engines=(tungate nft haproxy tungate-plain)
-tungate=$(realpath "${TUNGATE:-../target/release/tungate}" 2>/dev/null) || tungate=
+source common.sh
 vip=192.0.2.10 b1=10.0.0.1 streams=(1 8)
-export LAB=tg$$ NO_COLOR=1
-work=$(mktemp -d)
 runs=$work/runs.tsv # engine, streams, round, Mbit/s
 engine_pid='' server_pid=''
 
 main() {
-    check_tools
+    check_tools "iproute2 iperf3 nftables haproxy" ip iperf3 nft haproxy
     trap clean EXIT
     trap 'exit 130' INT TERM
     ./lab.sh up >/dev/null
@@ -53,16 +51,6 @@ main() {
     done
     print_table
     [[ -z $json ]] || print_json >"$json"
-}
-
-check_tools() {
-    local tool
-    for tool in ip iperf3 nft haproxy; do
-        command -v $tool >/dev/null && continue
-        echo "bench.sh: there is no $tool; run: apt-get install iproute2 iperf3 nftables haproxy" >&2
-        exit 1
-    done
-    [[ -x $tungate ]] || { echo "bench.sh: there is no release build; run: cargo build --release" >&2; exit 1; }
 }
 
 start_tungate() {
@@ -209,18 +197,6 @@ print_json() {
             }
             print "\n]}"
         }' "$runs"
-}
-
-# Asks until the answer is yes, for ten seconds.
-until_true() {
-    local tries
-    for ((tries = 0; tries < 200; tries++)); do
-        "$@" >/dev/null 2>&1 && return
-        sleep 0.05
-    done
-    echo "bench.sh: gave up waiting for: $*" >&2
-    [[ ! -s $work/log ]] || cat "$work/log" >&2
-    exit 1
 }
 
 clean() {

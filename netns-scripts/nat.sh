@@ -10,13 +10,11 @@ case $family in
     6) client=2001:db8:1::2 vip=2001:db8::10 source=fd00:99::10 b1=fd00::1 b2=fd00::2 ;;
     *) echo "usage: nat.sh [4|6]" >&2; exit 2 ;;
 esac
-tungate=$(realpath "${TUNGATE:-../target/release/tungate}" 2>/dev/null) || tungate=
-export LAB=tg$$ NO_COLOR=1
-work=$(mktemp -d)
+source common.sh
 started=() wires=()
 
 main() {
-    check_tools
+    check_tools "iproute2 curl socat tcpdump" ip curl socat tcpdump
     trap clean EXIT
     trap 'exit 130' INT TERM
     ./lab.sh up >/dev/null
@@ -47,14 +45,6 @@ main() {
     step 6 "The end: SIGTERM, and what it added is gone"
     stop_gateway
     ./lab.sh exec gw ip link show tungate0 2>&1 | sed 's/^/    /' || true
-}
-
-check_tools() {
-    local tool
-    for tool in ip curl socat tcpdump; do
-        command -v $tool >/dev/null || { echo "nat.sh: there is no $tool; apt-get install iproute2 curl socat tcpdump" >&2; exit 1; }
-    done
-    [[ -x $tungate ]] || { echo "nat.sh: there is no release build; run: cargo build --release" >&2; exit 1; }
 }
 
 step() {
@@ -145,18 +135,6 @@ show_wires() {
 # A line of tcpdump without time and options: FROM > TO: Flags [...], length N
 shorten() {
     sed -E 's/^[0-9:.]+ IP6? /        /; s/, (seq|ack|win|options) [^,]*(\[[^]]*\])?//g; s/: HTTP.*$//'
-}
-
-# Asks until the answer is yes, for ten seconds.
-until_true() {
-    local tries
-    for ((tries = 0; tries < 200; tries++)); do
-        "$@" >/dev/null 2>&1 && return
-        sleep 0.05
-    done
-    echo "nat.sh: gave up waiting for: $*" >&2
-    [[ ! -s $work/log ]] || cat "$work/log" >&2
-    exit 1
 }
 
 clean() {
