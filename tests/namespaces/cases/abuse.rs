@@ -19,6 +19,8 @@ const RATE: u64 = 5_000;
 /// Of each family.
 const CONNECTIONS: usize = 100;
 const LOOKS: u32 = 10;
+/// Bytes by which memory may still grow once the table is full: parts of hash tables, whose growth is a matter of chance.
+const LEEWAY: u64 = 2 << 20;
 
 const CONFIG: &str = r#"
 [gateway]
@@ -76,7 +78,7 @@ fn r108_no_connection_breaks(lab: &Lab) {
     assert_every_drop_is_named(lab, &gateway);
     // The table is full after a third of the time at the latest: what comes then takes the place of what was there.
     let (early, late) = (resident[resident.len() / 3], resident[resident.len() - 1]);
-    assert!(late <= early + early / 10, "resident bytes at intervals: {resident:?}");
+    assert!(late <= early + LEEWAY, "resident bytes at intervals: {resident:?}");
     // Who comes now is served as if nothing had been.
     let mut late = lab.client().start_helper(&format!("connections {} 100", vips[0]));
     late.has_printed("open 100\n");
