@@ -224,7 +224,7 @@ fn listings_have_the_fields_of_the_interface() {
     let flow = ["protocol", "client", "listen", "service", "backend", "source", "state", "age_s", "idle_s"];
     fields(&["show", "flows"], &[&flow[..], &["packets", "bytes", "synced"]].concat());
     fields(&["show", "drops"], &["reason", "packets", "meaning"]);
-    let worker = ["worker", "batches", "busy_ratio", "handed_over", "forwarded", "replied", "consumed"];
+    let worker = ["worker", "batches", "busy_ratio", "handed_over", "forwarded", "replied", "consumed", "segmented"];
     fields(&["show", "workers"], &[&traffic[..], &worker].concat());
 
     assert_eq!(daemon.items(&["show", "backends", "--service", "web"]).len(), 2);

@@ -191,6 +191,7 @@ fn workers(state: &State<'_>) -> Vec<WorkerRow> {
             forwarded: counters.forwarded.get(),
             replied: counters.replied.get(),
             consumed: counters.consumed.get(),
+            segmented: counters.segmented.get(),
         }
     };
     (0..).zip(state.shared.counters.workers()).map(row).collect()

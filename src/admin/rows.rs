@@ -172,6 +172,8 @@ pub struct WorkerRow {
     pub replied: u64,
     /// Fragments held, or absorbed as copies of others.
     pub consumed: u64,
+    /// Super-packets that the kernel refused, and that were cut into the packets they stand for.
+    pub segmented: u64,
 }
 
 /// Item of a `FlowCount`: an answer that is a number.

@@ -82,6 +82,7 @@ pub(super) static WORKERS: View<WorkerRow> = View {
         Column { title: "+>REPLIED", cell: |w| w.replied.to_string() },
         Column { title: "+>CONSUMED", cell: |w| w.consumed.to_string() },
         Column { title: "+>HANDED OVER", cell: |w| w.handed_over.to_string() },
+        Column { title: "+>SEGMENTED", cell: |w| w.segmented.to_string() },
     ],
 };
 

@@ -108,6 +108,8 @@ pub struct WorkerCounters {
     pub received: Traffic,
     /// To the port, answers of our own included.
     pub sent: Traffic,
+    /// Super-packets among them that the kernel refused, and that left as the packets they stand for.
+    pub segmented: Counter,
     /// Batches received.
     pub batches: Counter,
     /// Time not spent waiting, microseconds.
@@ -132,6 +134,7 @@ impl WorkerCounters {
         Self {
             received: Traffic::default(),
             sent: Traffic::default(),
+            segmented: Counter::default(),
             batches: Counter::default(),
             busy_micros: Counter::default(),
             handed_over: Counter::default(),

@@ -150,6 +150,7 @@ impl From<crate::wire::Malformed> for DropReason {
     fn from(malformed: crate::wire::Malformed) -> Self {
         use crate::wire::Malformed;
         match malformed {
+            Malformed::NotIp => Self::NotIp,
             Malformed::Truncated => Self::Truncated,
             Malformed::IpHeader => Self::BadIpHeader,
             Malformed::IpChecksum => Self::BadIpChecksum,

@@ -10,6 +10,7 @@ use super::addresses::{Kept, own_addresses};
 use super::announce::{AnnounceError, Announcer};
 use super::netlink::{Netlink, NetlinkError};
 use super::routes::Routes;
+use super::segmenting::Segmenting;
 use super::sys;
 use super::tun::{Offloads, Tun, TunConfig, TunError};
 use super::tun_port::TunPort;
@@ -61,7 +62,7 @@ impl Daemon {
         };
         for (id, queue) in (0..count).map(WorkerId).zip(queues) {
             let engine = Engine::new(&daemon.shared, id, sys::now());
-            let worker = Worker::new(id, TunPort::new(queue), engine, Arc::clone(&daemon.mailboxes));
+            let worker = Worker::new(id, Segmenting::new(TunPort::new(queue)), engine, Arc::clone(&daemon.mailboxes));
             let thread = sys::spawn(&format!("worker-{}", id.0), move || worker.run());
             daemon.workers.push(thread.map_err(StartError::System)?);
         }

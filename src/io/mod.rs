@@ -2,6 +2,7 @@
 
 pub mod addresses;
 pub mod announce;
+pub mod capture;
 pub mod control;
 pub mod daemon;
 pub mod decap;
@@ -13,6 +14,7 @@ pub mod netlink;
 pub mod pcap;
 pub mod port;
 pub mod routes;
+pub mod segmenting;
 pub mod serve;
 pub mod sys;
 pub mod tun;

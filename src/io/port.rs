@@ -1,7 +1,9 @@
 //! Where packets come from and go to: one small trait, and the memory that a batch of them lies in.
 
 use std::io;
+use std::time::Duration;
 
+use super::sys::Waker;
 use crate::engine::Instant;
 use crate::wire::{Malformed, OFFLOAD_LEN, Offload, Packet};
 
@@ -12,7 +14,8 @@ const MAX_BYTES: usize = 256 << 10;
 /// What a read must offer, or the kernel cuts the packet short without notice: header and the longest packet, IPv6's.
 const MAX_FRAME: usize = OFFLOAD_LEN + 40 + 0xffff;
 
-/// A source and sink of IP packets behind their offload header: the TUN, a capture, memory.
+/// A source and sink of IP packets behind their offload header: the TUN, a capture, memory. Ports nest: one may be made
+/// of another, as [`super::segmenting::Segmenting`] is.
 pub trait PacketPort {
     /// Takes in what is there, up to a batch, without waiting; the time to handle it with.
     ///
@@ -24,14 +27,29 @@ pub trait PacketPort {
     ///
     /// # Errors
     /// This packet could not be sent; the port may be used further.
-    fn send(&mut self, frame: &mut [u8]) -> io::Result<()>;
+    fn send(&mut self, frame: &mut [u8]) -> io::Result<Sent>;
 
-    /// Sends a packet that is in a [tunnel](Packet::tunnel), in as many outer packets as it takes; how many they were,
-    /// and their bytes.
+    /// Sends one packet that lies in two pieces, the second of which may be empty, and that has no offload.
     ///
     /// # Errors
-    /// As [`send`](Self::send): what came before that packet has left.
-    fn send_wrapped(&mut self, packet: &mut Packet<'_>) -> io::Result<(u64, u64)>;
+    /// As [`send`](Self::send).
+    fn send_pieces(&mut self, pieces: [&[u8]; 2]) -> io::Result<()>;
+
+    /// Waits until there is something to receive, the waker is woken (of which it takes note), or the time (`None` =
+    /// for ever) is over.
+    ///
+    /// # Errors
+    /// The port cannot be waited for.
+    fn wait(&mut self, waker: &Waker, timeout: Option<Duration>) -> io::Result<()>;
+}
+
+/// How a packet left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sent {
+    /// As it was.
+    Whole,
+    /// As the packets that it stands for.
+    Segmented,
 }
 
 /// Received packets, one behind the other in one arena.
@@ -72,7 +90,7 @@ impl Batch {
     }
 
     /// Adds the packet that `read` puts into the buffer it is given; it says how many bytes that were, offload header
-    /// included.
+    /// included. The buffer has room for the longest of packets.
     #[inline]
     pub fn push(&mut self, read: impl FnOnce(&mut [u8]) -> io::Result<usize>) -> io::Result<()> {
         let len = read(&mut self.arena[self.end..self.end + MAX_FRAME])?;
@@ -108,10 +126,12 @@ impl<'a> Frame<'a> {
     /// Parses it.
     ///
     /// # Errors
-    /// What is wrong with it; a header of fewer than ten bytes, or of an unknown kind, is [`Malformed::Offload`].
+    /// What is wrong with it. An empty frame is [`Malformed::NotIp`]; a header of fewer than ten bytes, or of an unknown
+    /// kind, is [`Malformed::Offload`].
     #[inline]
     pub fn packet(&mut self) -> Result<Packet<'_>, Malformed> {
-        let (header, bytes) = self.0.split_first_chunk_mut::<OFFLOAD_LEN>().ok_or(Malformed::Offload)?;
+        let none = if self.0.is_empty() { Malformed::NotIp } else { Malformed::Offload };
+        let (header, bytes) = self.0.split_first_chunk_mut::<OFFLOAD_LEN>().ok_or(none)?;
         let offload = Offload::parse(header).map_err(|_| Malformed::Offload)?;
         Packet::parse(bytes, offload)
     }

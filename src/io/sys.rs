@@ -134,6 +134,17 @@ impl Waker {
         // Nothing to read is fine: somebody cleared it already.
         let _ = (&self.0).read(&mut [0; 8]);
     }
+
+    /// Sleeps until the descriptor has something to tell, this is woken, of which it takes note, or the timeout is over.
+    ///
+    /// # Errors
+    /// As [`wait`].
+    pub fn wait_beside(&self, descriptor: BorrowedFd<'_>, timeout: Option<Duration>) -> io::Result<()> {
+        if wait(&[descriptor, self.as_fd()], timeout)?.contains(1) {
+            self.clear();
+        }
+        Ok(())
+    }
 }
 
 impl AsFd for Waker {

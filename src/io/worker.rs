@@ -1,7 +1,6 @@
-//! A packet worker: one thread, one queue, one engine.
+//! A packet worker: one thread, one port, one engine.
 
 use std::io;
-use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
@@ -9,13 +8,13 @@ use std::time::Duration;
 
 use crossbeam_queue::{ArrayQueue, SegQueue};
 
-use super::port::{Batch, Frame, PacketPort};
+use super::port::{Batch, Frame, PacketPort, Sent};
 use super::sys::{self, Waker};
-use super::tun_port::TunPort;
 use super::words::in_words;
 use crate::engine::conntrack::Flow;
 use crate::engine::{DropReason, Engine, Instant, NoTrace, Outgoing, Verdict, WorkerId};
-use crate::wire::{OFFLOAD_LEN, Offload, Packet};
+use crate::wire::tunnel::{self, Scratch};
+use crate::wire::{Offload, Packet};
 
 /// Packets that may wait for a worker that did not receive them itself.
 const HANDOFF_SLOTS: usize = 1024;
@@ -65,25 +64,28 @@ impl Mailbox {
 
 /// One worker's thread-to-be.
 #[derive(Debug)]
-pub struct Worker {
+pub struct Worker<P> {
     id: WorkerId,
-    port: TunPort,
+    port: P,
     engine: Engine,
     mailboxes: Arc<[Mailbox]>,
     batch: Batch,
+    /// Where packets are wrapped for their tunnels.
+    wrapping: Scratch,
     next_timeout: Instant,
 }
 
-impl Worker {
+impl<P: PacketPort> Worker<P> {
     /// A worker on this port; `mailboxes` are all workers', its own included.
-    pub fn new(id: WorkerId, port: TunPort, engine: Engine, mailboxes: Arc<[Mailbox]>) -> Self {
-        Self { id, port, engine, mailboxes, batch: Batch::default(), next_timeout: Instant::ZERO }
+    pub fn new(id: WorkerId, port: P, engine: Engine, mailboxes: Arc<[Mailbox]>) -> Self {
+        let (batch, wrapping) = (Batch::default(), Scratch::default());
+        Self { id, port, engine, mailboxes, batch, wrapping, next_timeout: Instant::ZERO }
     }
 
     /// Serves until it is told to stop.
     ///
     /// # Errors
-    /// The TUN is gone or broken.
+    /// The port is gone or broken.
     pub fn run(mut self) -> io::Result<()> {
         let mut woke = sys::now();
         let mut last_packet = woke;
@@ -118,7 +120,7 @@ impl Worker {
         self.engine.foresee(self.batch.packets(), sys::prefetch);
         for n in 0..self.batch.len() {
             let frame = self.batch.frame(n);
-            process(frame, &mut self.engine, &mut self.port, &self.mailboxes, now);
+            process(frame, &mut self.engine, &mut self.port, &mut self.wrapping, &self.mailboxes, now);
         }
     }
 
@@ -130,7 +132,8 @@ impl Worker {
         }
         for _ in 0..64 {
             let Some(mut bytes) = mailbox.handed.pop() else { return false };
-            process(Frame::new(&mut bytes), &mut self.engine, &mut self.port, &self.mailboxes, now);
+            let frame = Frame::new(&mut bytes);
+            process(frame, &mut self.engine, &mut self.port, &mut self.wrapping, &self.mailboxes, now);
         }
         true
     }
@@ -149,12 +152,7 @@ impl Worker {
     /// Waits for a packet, for mail, or for a flow's time to be over.
     fn sleep(&mut self, now: Instant) -> io::Result<()> {
         let timeout = self.engine.poll_timeout().map(|at| at.max(self.next_timeout).since(now));
-        let waker = &self.mailbox().waker;
-        let ready = sys::wait(&[self.port.queue().as_fd(), waker.as_fd()], timeout)?;
-        if ready.contains(1) {
-            waker.clear();
-        }
-        Ok(())
+        self.port.wait(&self.mailboxes[usize::from(self.id.0)].waker, timeout)
     }
 
     fn mailbox(&self) -> &Mailbox {
@@ -164,12 +162,19 @@ impl Worker {
 
 /// Takes one packet through the engine and does what the verdict says.
 #[inline]
-fn process(mut frame: Frame<'_>, engine: &mut Engine, port: &mut TunPort, mailboxes: &[Mailbox], now: Instant) {
+fn process<P: PacketPort>(
+    mut frame: Frame<'_>,
+    engine: &mut Engine,
+    port: &mut P,
+    wrapping: &mut Scratch,
+    mailboxes: &[Mailbox],
+    now: Instant,
+) {
     let (verdict, len, offload) = match frame.packet() {
         Ok(mut packet) => {
             let verdict = engine.handle(&mut packet, now, &mut NoTrace);
             if packet.tunnel().is_some() {
-                return send_wrapped(&mut packet, engine, port);
+                return send_wrapped(&mut packet, engine, port, wrapping);
             }
             (verdict, packet.bytes().len(), *packet.offload())
         }
@@ -180,7 +185,7 @@ fn process(mut frame: Frame<'_>, engine: &mut Engine, port: &mut TunPort, mailbo
     };
     match verdict {
         Verdict::Forward => match port.send(frame.seal(len, &offload)) {
-            Ok(()) => engine.counters().sent.count(len),
+            Ok(how) => count_sent(engine, how, len),
             Err(_) => engine.counters().forward_failed(DropReason::SendFailed),
         },
         Verdict::Handoff(owner) => {
@@ -197,10 +202,25 @@ fn process(mut frame: Frame<'_>, engine: &mut Engine, port: &mut TunPort, mailbo
     }
 }
 
-/// Sends a packet into its tunnel, and what was held for it.
 #[inline]
-fn send_wrapped(packet: &mut Packet<'_>, engine: &mut Engine, port: &mut TunPort) {
-    match port.send_wrapped(packet) {
+fn count_sent(engine: &Engine, how: Sent, len: usize) {
+    let counters = engine.counters();
+    counters.sent.count(len);
+    if how == Sent::Segmented {
+        counters.segmented.add(1);
+    }
+}
+
+/// Sends a packet into its tunnel, in as many outer packets as it takes, and what was held for it.
+#[inline]
+fn send_wrapped<P: PacketPort>(packet: &mut Packet<'_>, engine: &mut Engine, port: &mut P, wrapping: &mut Scratch) {
+    let mut outcome = Ok((0, 0));
+    tunnel::emit(packet, wrapping, |headers, payload| {
+        let Ok((packets, bytes)) = outcome else { return };
+        let len = (headers.len() + payload.len()) as u64;
+        outcome = port.send_pieces([headers, payload]).map(|()| (packets + 1, bytes + len));
+    });
+    match outcome {
         Ok((packets, bytes)) => {
             let sent = &engine.counters().sent;
             sent.packets.add(packets);
@@ -214,12 +234,10 @@ fn send_wrapped(packet: &mut Packet<'_>, engine: &mut Engine, port: &mut TunPort
 }
 
 /// Sends the gateway's own packets; nobody waits for them, so a failure is the network's to notice.
-fn send_own(engine: &mut Engine, port: &mut TunPort) {
+fn send_own<P: PacketPort>(engine: &mut Engine, port: &mut P) {
     let (mut packets, mut bytes) = (0, 0);
     for Outgoing { packet, .. } in engine.outbox() {
-        let mut frame = vec![0; OFFLOAD_LEN];
-        frame.extend(&packet);
-        match port.send(&mut frame) {
+        match port.send_pieces([&packet, &[]]) {
             Ok(()) => (packets, bytes) = (packets + 1, bytes + packet.len() as u64),
             Err(error) => log::debug!("an answer of the gateway could not be sent: {}", in_words(&error)),
         }

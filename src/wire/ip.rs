@@ -5,6 +5,8 @@ use super::{Address, Protocol, address, checksum};
 /// Why a packet is refused at the door.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Malformed {
+    /// What was received is no IP packet at all.
+    NotIp,
     /// Fewer bytes than the header announces.
     Truncated,
     /// Version, header length or total length make no sense, or an IPv6 header carries an IPv4-mapped address.

@@ -74,7 +74,7 @@ fn refused_by_us(ours: Malformed, theirs: &SlicedPacket<'_>, bytes: &[u8]) -> bo
             // "Length 0 means as long as the packet" is for jumbograms only (RFC 2675 4).
             Some(transport) => matches!(transport, TransportSlice::Udp(udp) if udp.length() == 0),
         },
-        Malformed::Truncated | Malformed::Offload => false,
+        Malformed::NotIp | Malformed::Truncated | Malformed::Offload => false,
     }
 }
 

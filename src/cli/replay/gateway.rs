@@ -1,7 +1,7 @@
 //! A gateway whose port is a capture and whose clock is the capture's.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,22 +10,20 @@ use serde::Serialize;
 use crate::admin::{reason, word};
 use crate::config::Snapshot;
 use crate::engine::{DropReason, Engine, Instant, Outgoing, Route, Shared, TraceSink, Verdict, WorkerId};
-use crate::io::pcap::{Content, Frame, Writer};
-use crate::wire::{Offload, Packet, tunnel};
+use crate::io::capture::CapturePort;
+use crate::io::port::{Batch, PacketPort};
+use crate::wire::tunnel;
 
-/// One engine, driven by a capture.
-pub(super) struct Gateway<'a> {
+/// One engine, driven by a capture. A worker's loop would not do: the report wants to know of each packet what became of
+/// it and which packets left because of it, and a flow to end when its time is over, not when a worker gets round to it.
+pub(super) struct Gateway<'a, R> {
     engine: Engine,
     snapshot: Arc<Snapshot>,
-    out: Writer<&'a mut dyn Write>,
+    port: CapturePort<R, &'a mut dyn Write>,
+    batch: Batch,
     report: &'a mut dyn Write,
-    /// Time of the first frame, microseconds since 1970.
-    start: Option<Instant>,
-    /// Time since then. A capture may go back in time; the clock of a gateway does not.
+    /// Time since the first frame.
     now: Instant,
-    buffer: Vec<u8>,
-    /// Packets given to the engine.
-    given: u64,
     /// Lines that are not written yet: one that may get another packet, and all behind it.
     lines: VecDeque<Line>,
     tally: Tally,
@@ -57,96 +55,88 @@ struct Line {
     service: Option<String>,
     backend: Option<String>,
     out: Vec<u64>,
-    /// Which of the engine's packets it is; `None` for a frame that the engine was not given.
-    #[serde(skip)]
-    given: Option<u64>,
     /// Until when a packet may leave because of it.
     #[serde(skip)]
     open_until: Option<Instant>,
 }
 
-impl<'a> Gateway<'a> {
-    /// A gateway that has seen nothing; writes the header of the capture of what leaves.
+impl<'a, R: Read> Gateway<'a, R> {
+    /// A gateway that has seen nothing.
     pub(super) fn new(
         snapshot: Snapshot,
         seed: u64,
-        out: &'a mut dyn Write,
+        port: CapturePort<R, &'a mut dyn Write>,
         report: &'a mut dyn Write,
-    ) -> io::Result<Self> {
+    ) -> Self {
         let shared = Shared::new(snapshot, 1, seed);
         let snapshot = Arc::clone(&shared.policy.load().snapshot);
-        Ok(Self {
+        Self {
             engine: Engine::new(&shared, WorkerId(0), Instant::ZERO),
             snapshot,
-            out: Writer::new(out)?,
+            port,
+            batch: Batch::default(),
             report,
-            start: None,
             now: Instant::ZERO,
-            buffer: Vec::new(),
-            given: 0,
             lines: VecDeque::new(),
             tally: Tally::default(),
-        })
+        }
     }
 
-    /// Handles the next frame.
-    pub(super) fn frame(&mut self, frame: &Frame<'_>) -> io::Result<()> {
-        self.advance(frame.at);
-        match frame.content {
-            Content::Ip(packet) => self.packet(packet)?,
-            Content::Other(_) => self.note(Verdict::Drop(DropReason::NotIp), Route::default(), None),
+    /// Handles what comes next; false if nothing does.
+    pub(super) fn step(&mut self) -> io::Result<bool> {
+        self.batch.clear();
+        match self.port.receive(&mut self.batch) {
+            Ok(now) => self.advance(now),
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(false),
+            Err(error) => return Err(error),
         }
-        self.write_lines(self.now)
+        for n in 0..self.batch.len() {
+            self.packet(n)?;
+        }
+        self.write_lines(self.now)?;
+        Ok(true)
     }
 
     /// Writes out what is left.
     pub(super) fn finish(mut self) -> io::Result<Tally> {
         self.write_lines(Instant::MAX)?;
-        let sent = self.out.written();
-        self.out.finish()?;
+        let sent = self.port.sent();
+        self.port.finish()?;
         self.report.flush()?;
         Ok(Tally { sent, ..self.tally })
     }
 
     /// Lets the time of the capture pass, and with it the timers.
-    fn advance(&mut self, at: Instant) {
-        let start = *self.start.get_or_insert(at);
-        let now = Instant::ZERO + at.since(start);
+    fn advance(&mut self, now: Instant) {
         while let Some(due) = self.engine.poll_timeout().filter(|due| *due <= now) {
             while self.engine.handle_timeout(due) {}
         }
-        self.now = self.now.max(now);
+        self.now = now;
     }
 
-    fn packet(&mut self, packet: &[u8]) -> io::Result<()> {
-        let at = self.start.unwrap_or_default() + self.now.since(Instant::ZERO);
-        self.buffer.clear();
-        self.buffer.extend_from_slice(packet);
-        self.given += 1;
+    /// Takes the nth packet of the batch through the engine.
+    fn packet(&mut self, n: usize) -> io::Result<()> {
         let mut route = Seen::default();
-        match Packet::parse(&mut self.buffer, Offload::default()) {
-            Ok(mut parsed) => {
-                let verdict = self.engine.handle(&mut parsed, self.now, &mut route);
-                let leaving = if verdict == Verdict::Forward { tunnel::leaving(&mut parsed) } else { Vec::new() };
-                let out: Result<Vec<u64>, _> = leaving.iter().map(|packet| self.out.packet(at, packet)).collect();
-                self.note(verdict, route.0, Some(self.given));
-                self.lines.back_mut().expect("it was just noted").out.extend(out?);
+        let mut frame = self.batch.frame(n);
+        let (verdict, leaving) = match frame.packet() {
+            Ok(mut packet) => {
+                let verdict = self.engine.handle(&mut packet, self.now, &mut route);
+                (verdict, if verdict == Verdict::Forward { tunnel::leaving(&mut packet) } else { Vec::new() })
             }
-            Err(malformed) => {
-                let verdict = self.engine.malformed(malformed, packet, self.now);
-                self.note(verdict, route.0, Some(self.given));
-            }
-        }
+            Err(malformed) => (self.engine.malformed(malformed, frame.bytes(), self.now), Vec::new()),
+        };
+        let out: Result<_, _> = leaving.iter().map(|packet| send(&mut self.port, packet)).collect();
+        self.note(verdict, route.0, out?);
         for Outgoing { cause, packet } in self.engine.outbox() {
-            let number = self.out.packet(at, &packet)?;
-            let line = self.lines.iter_mut().rev().find(|line| line.given == Some(cause));
+            let number = send(&mut self.port, &packet)?;
+            let line = self.lines.iter_mut().rev().find(|line| line.n == cause);
             line.expect("a line is kept for as long as its packet may cause another").out.push(number);
         }
         Ok(())
     }
 
-    /// Notes what became of a frame.
-    fn note(&mut self, verdict: Verdict, route: Route, given: Option<u64>) {
+    /// Notes what became of a packet.
+    fn note(&mut self, verdict: Verdict, route: Route, out: Vec<u64>) {
         self.tally.count(verdict, self.now);
         let timeouts = &self.snapshot.timeouts;
         let held = timeouts.fragment_v4.max(timeouts.fragment_v6);
@@ -157,8 +147,7 @@ impl<'a> Gateway<'a> {
             reason: reason(verdict),
             service: route.service.map(|id| self.snapshot.service(id).name.clone()),
             backend: route.backend.map(|id| self.snapshot.backend(id).name.clone()),
-            out: Vec::new(),
-            given,
+            out,
             open_until: (verdict == Verdict::Consume).then(|| self.now + held),
         });
     }
@@ -172,6 +161,12 @@ impl<'a> Gateway<'a> {
         }
         Ok(())
     }
+}
+
+/// Sends a packet; its number in the capture of what leaves, from 1.
+fn send<R: Read, W: Write>(port: &mut CapturePort<R, W>, packet: &[u8]) -> io::Result<u64> {
+    port.send_pieces([packet, &[]])?;
+    Ok(port.sent())
 }
 
 impl Tally {
@@ -212,6 +207,7 @@ impl TraceSink for Seen {
 mod tests {
     use super::*;
     use crate::config;
+    use crate::io::pcap::{Reader, Writer};
     use crate::wire::build;
     use std::net::SocketAddr;
 
@@ -226,15 +222,46 @@ protocol = "udp"
 backends = [{ name = "b1", address = "10.0.0.1" }]
 "#;
 
+    /// What comes by Ethernet.
+    #[derive(Clone, Copy)]
+    enum Content<'a> {
+        Ip(&'a [u8]),
+        Arp,
+    }
+
+    /// A block of a pcapng file. The format has room for every time, unlike pcap, whose seconds end in 2106.
+    fn block(kind: u32, body: &[u8]) -> Vec<u8> {
+        let padded = body.len().next_multiple_of(4);
+        let length = u32::try_from(12 + padded).unwrap().to_le_bytes();
+        [&kind.to_le_bytes(), &length, body, &[0; 3][..padded - body.len()], &length].concat()
+    }
+
+    fn capture(frames: &[(u64, Content<'_>)]) -> Vec<u8> {
+        let section = [&0x1a2b_3c4d_u32.to_le_bytes(), &[1, 0, 0, 0][..], &[0xff; 8]].concat();
+        let ethernet = [1, 0, 0, 0, 0, 0, 0, 0];
+        let mut capture = [block(0x0a0d_0d0a, &section), block(1, &ethernet)].concat();
+        for (seconds, content) in frames {
+            let (ethertype, packet) = match content {
+                Content::Ip(packet) => ([8, 0], *packet),
+                Content::Arp => ([8, 6], &[0; 28][..]),
+            };
+            let micros = (seconds * 1_000_000).to_le_bytes();
+            let length = u32::try_from(14 + packet.len()).unwrap().to_le_bytes();
+            let head = [&[0; 4], &micros[4..], &micros[..4], &length, &length, &[0; 12], &ethertype].concat();
+            capture.extend(block(6, &[&head, packet].concat()));
+        }
+        capture
+    }
+
     /// The report on frames that come at these seconds since 1970.
     fn report(frames: &[(u64, Content<'_>)]) -> Vec<serde_json::Value> {
+        let capture = capture(frames);
         let (mut out, mut report) = (Vec::new(), Vec::new());
         let snapshot = config::load(CONFIG, "test.toml", 0, "gw").unwrap();
-        let mut gateway = Gateway::new(snapshot, 0, &mut out, &mut report).unwrap();
-        for (seconds, content) in frames {
-            let at = Instant::from_micros(seconds * 1_000_000);
-            gateway.frame(&Frame { at, content: *content }).unwrap();
-        }
+        let out: &mut dyn Write = &mut out;
+        let port = CapturePort::new(Reader::new(&capture[..]).unwrap(), Writer::new(out).unwrap());
+        let mut gateway = Gateway::new(snapshot, 0, port, &mut report);
+        while gateway.step().unwrap() {}
         gateway.finish().unwrap();
         let lines = std::str::from_utf8(&report).unwrap().lines();
         lines.map(|line| serde_json::from_str(line).unwrap()).collect()
@@ -276,7 +303,7 @@ backends = [{ name = "b1", address = "10.0.0.1" }]
     #[test]
     fn a_fragment_whose_first_never_comes_is_listed_with_nothing() {
         let [_, second] = fragments();
-        let lines = report(&[(5, Content::Ip(&second)), (100, Content::Ip(&second)), (101, Content::Other(None))]);
+        let lines = report(&[(5, Content::Ip(&second)), (100, Content::Ip(&second)), (101, Content::Arp)]);
         assert!(lines[..2].iter().all(|line| line["verdict"] == "consume" && line["out"] == serde_json::json!([])));
         assert_eq!(lines[2]["reason"], "not-ip");
     }
@@ -288,6 +315,7 @@ backends = [{ name = "b1", address = "10.0.0.1" }]
         let times: Vec<_> = lines.iter().map(|line| line["at"].as_f64().unwrap()).collect();
         assert_eq!(times, [0.0, 2.0, 2.0]);
     }
+
     /// Looked at tick by tick, four hundred years would take hours.
     #[test]
     fn a_capture_may_have_a_pause_of_any_length() {

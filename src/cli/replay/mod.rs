@@ -12,7 +12,8 @@ use clap::Args;
 use super::check;
 use super::exit::{Exit, Failure};
 use crate::config::Snapshot;
-use crate::io::pcap::{CaptureError, Reader};
+use crate::io::capture::CapturePort;
+use crate::io::pcap::{CaptureError, Reader, Writer};
 use gateway::{Gateway, Tally};
 
 /// Run the engine on a capture: no TUN, no root, and the time is the capture's own
@@ -49,7 +50,7 @@ impl Replay {
         let piped = self.check_sinks()?;
         let (mut snapshot, _) = check::load(&self.config)?;
         take_down(&mut snapshot, &self.down)?;
-        let mut reader = Reader::new(self.source()?).map_err(|error| self.unreadable(&error))?;
+        let reader = Reader::new(self.source()?).map_err(|error| self.unreadable(&error))?;
         let mut files = [create(self.write.as_deref())?, create(self.report.as_deref())?];
         let mut nowhere = [io::sink(), io::sink()];
         let tally = {
@@ -60,12 +61,13 @@ impl Replay {
                 (Some(Pipe::Report), write, _) => (or_nowhere(write, no_write), &mut *out),
                 (None, write, report) => (or_nowhere(write, no_write), or_nowhere(report, no_report)),
             };
-            let mut gateway = Gateway::new(snapshot, self.seed, write, report)?;
+            let port = CapturePort::new(reader, Writer::new(write)?);
+            let mut gateway = Gateway::new(snapshot, self.seed, port, report);
             let read = loop {
-                match reader.next_frame() {
-                    Ok(Some(frame)) => gateway.frame(&frame)?,
-                    Ok(None) => break Ok(()),
-                    Err(error) => break Err(self.unreadable(&error)),
+                match gateway.step() {
+                    Ok(true) => {}
+                    Ok(false) => break Ok(()),
+                    Err(error) => break Err(self.stopped(error)),
                 }
             };
             // What was read before a capture turned out to be cut is worth having.
@@ -105,6 +107,14 @@ impl Replay {
             (true, false) => Ok(Some(Pipe::Write)),
             (false, true) => Ok(Some(Pipe::Report)),
             (false, false) => Ok(None),
+        }
+    }
+
+    /// Why a replay did not come to its end: the capture could not be read on, or the output not be written.
+    fn stopped(&self, error: io::Error) -> Failure {
+        match error.downcast::<CaptureError>() {
+            Ok(error) => self.unreadable(&error),
+            Err(error) => error.into(),
         }
     }
 
