@@ -9,6 +9,10 @@ mod common;
 mod announce;
 #[path = "io_net/diagnosis.rs"]
 mod diagnosis;
+#[path = "io_net/faults.rs"]
+mod faults;
+#[path = "common/faulty.rs"]
+mod faulty;
 #[path = "io_net/mirror.rs"]
 mod mirror;
 #[path = "io_net/netlink.rs"]

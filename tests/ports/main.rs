@@ -1,10 +1,15 @@
-//! The workers over ports that need no kernel: memory, and captures.
+//! The workers over ports that need no kernel: memory, and captures; with faults, too.
 
 #![allow(clippy::unwrap_used, reason = "a test may fail that way")]
 
 mod capture;
+mod faults;
+#[path = "../common/faulty.rs"]
+mod faulty;
 #[allow(dead_code, reason = "the tests of the wire floor use more of it")]
 #[path = "../wire/oracle.rs"]
 mod oracle;
+#[path = "../wire/sound.rs"]
+mod sound;
 mod workers;
 mod world;

@@ -13,5 +13,6 @@ mod oracle;
 mod panics;
 mod parse;
 mod segments;
+mod sound;
 mod translate;
 mod tunnel;
