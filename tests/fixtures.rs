@@ -1,6 +1,8 @@
 //! The captures in `pcaps/`: each is a story told here, and what the gateway makes of it is committed beside it.
 
-#![allow(clippy::unwrap_used, reason = "a test may fail that way")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may fail that way, and says what it skips")]
+
+mod common;
 
 use std::fs;
 use std::net::SocketAddr;
@@ -11,7 +13,7 @@ use tungate::engine::Instant;
 use tungate::io::pcap::Writer;
 use tungate::wire::build::{self, Tcp};
 use tungate::wire::icmp::{self, Error};
-use tungate::wire::{Endpoint, Offload, Packet, TcpFlags, checksum};
+use tungate::wire::{Endpoint, Offload, Packet, Protocol, TcpFlags, checksum};
 
 const SYN: u8 = TcpFlags::SYN.0;
 const ACK: u8 = TcpFlags::ACK.0;
@@ -217,6 +219,82 @@ fn hostile() -> Story {
     story
 }
 
+/// Direct server return: into tunnels of each kind and both families; answers do not come by.
+fn dsr() -> Story {
+    let mut story = Story::default();
+    for vip in ["192.0.2.20", "192.0.2.21", "192.0.2.22", "[2001:db8::20]", "[2001:db8::21]", "[2001:db8::22]"] {
+        let v4 = vip.starts_with('1');
+        let client = at(if v4 { "198.51.100.7:40000" } else { "[2001:db8:1::7]:40000" });
+        let ends = Ends { client, service: at(&format!("{vip}:80")), source: client, backend: client };
+        story.asks(ends, SYN, 1000, 0, b"").asks(ends, ACK, 1001, 9001, b"").asks(ends, ACK, 1001, 9001, b"GET /");
+        story.asks(ends, ACK, 1006, 9001, &[0x62; 1440]); // too big for the tunnel
+        story.asks(ends, FIN | ACK, 1006, 9005, b"").asks(ends, ACK, 1007, 9006, b"");
+        story.then(build::udp(client, at(&format!("{vip}:4500")), b"a datagram"));
+        // A router finds the backend's answer too big: that is for the backend to hear.
+        let router = at(if v4 { "203.0.113.9:0" } else { "[2001:db8:9::9]:0" });
+        story.then(about(
+            &build::tcp(ends.service, client, &segment(ACK, 9001, 1006, &[7; 600])),
+            Error::TooBig(1280),
+            router,
+        ));
+    }
+    // In the middle of a connection that nobody knows: picked up.
+    story.then(build::tcp(at("198.51.100.8:40000"), at("192.0.2.20:80"), &segment(ACK, 5, 6, b"still here")));
+    // Without DF it is cut before it is wrapped.
+    let mut large = build::udp(at("198.51.100.7:40000"), at("192.0.2.22:4500"), &[0x63; 1472]);
+    large[4..8].copy_from_slice(&[0x51, 0x51, 0, 0]);
+    large[10..12].fill(0);
+    let sum = !checksum::sum(&large[..20]);
+    large[10..12].copy_from_slice(&sum.to_be_bytes());
+    story.then(large);
+    // A protocol without ports, with ECN and DSCP marks.
+    let mut esp = build::ip(at("198.51.100.7:0").address, at("192.0.2.21:0").address, Protocol(50), 64, &[0x64; 48]);
+    esp[1] = 0xba;
+    esp[10..12].fill(0);
+    let sum = !checksum::sum(&esp[..20]);
+    esp[10..12].copy_from_slice(&sum.to_be_bytes());
+    story.then(esp);
+    // From inside a tunnel: the path takes 1300 bytes. The client hears of it, and the next one is told at once.
+    let ends = web()[0];
+    let big = build::tcp(ends.client, at("192.0.2.20:80"), &segment(ACK, 1007, 9006, &[0x65; 1300]));
+    let wrapped = [&[0, 0, 8, 0], &big[..]].concat();
+    let outer = build::ip(ends.source.address, ends.backend.address, Protocol::GRE, 64, &wrapped);
+    story.then(big.clone()).then(about(&outer, Error::TooBig(1300), at("10.0.5.5:0"))).then(big);
+    story
+}
+
+/// tshark reads every packet in every tunnel, and has nothing to complain of.
+#[test]
+fn tshark_decodes_what_leaves_in_tunnels() {
+    if Command::new("tshark").arg("-v").output().is_err() {
+        return common::skip("tshark_decodes_what_leaves_in_tunnels", "there is no tshark", "apt-get install tshark");
+    }
+    let mut command = Command::new("tshark");
+    command.arg("-r").arg(fixture("dsr.out.pcap")).args(["-T", "fields"]);
+    for option in ["ip.check_checksum", "tcp.check_checksum", "udp.check_checksum"] {
+        command.args(["-o", &format!("{option}:TRUE")]);
+    }
+    for field in
+        ["frame.protocols", "_ws.malformed", "ip.checksum.status", "tcp.checksum.status", "udp.checksum.status"]
+    {
+        command.args(["-e", field]);
+    }
+    let output = command.output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && text.lines().count() > 40, "{text}");
+    for line in text.lines() {
+        let fields: Vec<&str> = line.split('\t').collect();
+        let [protocols, malformed, checksums @ ..] = fields.as_slice() else { panic!("{line}") };
+        assert!(malformed.is_empty(), "{line}");
+        // 0: bad. 1: good. 2: not verified, as in a fragment. 3: none. A quote is cut, and its checksum says nothing.
+        let quotes = protocols.contains("icmp");
+        assert!(quotes || checksums.iter().all(|status| status.split(',').all(|one| one != "0")), "{line}");
+        // It knows no GUE, and looks at its UDP alone.
+        let known = ["gre", "udp:data", "ip:ip:", "ip:ipv6:", "ipv6:ip:", "ipv6:ipv6:", "icmp"];
+        assert!(known.iter().any(|what| protocols.contains(what)), "{line}");
+    }
+}
+
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("pcaps").join(name)
 }
@@ -236,8 +314,14 @@ fn the_gateway_makes_of_each_story_what_is_committed() {
     let update = std::env::var_os("UPDATE_FIXTURES").is_some();
     let folder = std::env::temp_dir().join(format!("tungate-fixtures-{}", std::process::id()));
     fs::create_dir_all(&folder).unwrap();
-    let stories =
-        [("tcp", tcp()), ("udp", udp()), ("icmp", icmp_story()), ("fragments", fragments()), ("hostile", hostile())];
+    let stories = [
+        ("tcp", tcp()),
+        ("udp", udp()),
+        ("icmp", icmp_story()),
+        ("fragments", fragments()),
+        ("hostile", hostile()),
+        ("dsr", dsr()),
+    ];
     let mut different = Vec::new();
     let mut compare = |name: String, made: Vec<u8>| {
         if update {

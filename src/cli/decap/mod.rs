@@ -145,7 +145,8 @@ fn told(counts: &Counts) -> String {
     format!("stopped: {} packets delivered, {refused} refused{why}{failed}", counts.delivered)
 }
 
-fn not_started(error: &DecapError) -> Failure {
+/// A decapsulator that did not start, told as it is.
+pub(super) fn not_started(error: &DecapError) -> Failure {
     Failure::new(if error.is_refused() { Exit::Refused } else { Exit::No }, error.to_string())
 }
 

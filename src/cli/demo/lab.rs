@@ -9,7 +9,7 @@ use crate::io::netlink::{LinkChange, LocalAddress, Netlink, NetlinkError, Prefix
 use crate::io::words::in_words;
 
 /// What the gateway is told: two services, both families, full NAT.
-pub(super) const CONFIG: &str = r#"[gateway]
+pub(super) const NAT: &str = r#"[gateway]
 source-addresses = ["10.99.0.10", "fd00:99::10"]
 
 [[service]]
@@ -30,6 +30,27 @@ backends = [
   { name = "b1", address = "10.0.1.1:5353" }, { name = "b2", address = "10.0.2.1:5353" },
   { name = "b1-v6", address = "[fd00:1::1]:5353" }, { name = "b2-v6", address = "[fd00:2::1]:5353" },
 ]
+"#;
+
+/// The same services by tunnels; of each kind, and to backends of each family, both families.
+pub(super) const DSR: &str = r#"[gateway]
+source-addresses = ["10.99.0.10", "fd00:99::10"]
+
+[[service]]
+name = "web"
+listen = ["192.0.2.10:80", "[2001:db8::10]:80"]
+mode = "dsr"
+balance = "round-robin"
+backends = [{ name = "b1", address = "10.0.1.1" }, { name = "b2", address = "fd00:2::1" }]
+
+[[service]]
+name = "dns"
+protocol = "udp"
+listen = ["192.0.2.10:53", "[2001:db8::10]:53"]
+mode = "dsr"
+encapsulation = "gue"
+balance = "random"
+backends = [{ name = "b1", address = "fd00:1::1" }, { name = "b2", address = "10.0.2.1" }]
 "#;
 
 /// The namespaces. They vanish with this value, or with the process.
@@ -71,6 +92,42 @@ impl Lab {
         connect(&lab.backends[1], &lab.gateway, "to-b2", ["10.0.2.1", "fd00:2::1"], ["10.0.2.254", "fd00:2::fe"])?;
         Ok(lab)
     }
+
+    /// Gives the backends a way to the client that does not pass the gateway: their answers go there.
+    ///
+    /// # Errors
+    /// As [`build`](Self::build).
+    pub(super) fn connect_backends_to_the_client(&self) -> Result<(), LabError> {
+        for namespace in [&self.client, &self.backends[0], &self.backends[1]] {
+            // What comes by one way is answered by another: by the tunnel and by the cable, by the cable and by the gateway.
+            namespace.run(|| set("ipv4/conf/all/rp_filter", "0"))??;
+            namespace.run(|| set("ipv4/conf/default/rp_filter", "0"))??;
+        }
+        cable(&self.client, &self.backends[0], "from-b1", ["10.9.1.1", "fd00:9:1::1"], ["10.9.1.2", "fd00:9:1::2"])?;
+        cable(&self.client, &self.backends[1], "from-b2", ["10.9.2.1", "fd00:9:2::1"], ["10.9.2.2", "fd00:9:2::2"])
+    }
+}
+
+/// A cable from the client to a backend, which becomes the backend's way to clients.
+fn cable(
+    client: &Namespace,
+    backend: &Namespace,
+    port: &'static str,
+    client_addresses: [&str; 2],
+    backend_addresses: [&str; 2],
+) -> Result<(), LabError> {
+    client.run(|| Netlink::open()?.create_veth(port, "direct", Some(backend.as_fd())))??;
+    client.run(|| address(port, client_addresses))??;
+    backend.run(|| {
+        address("direct", backend_addresses)?;
+        let mut netlink = Netlink::open()?;
+        for (clients, next_hop) in [("198.51.100.0", 24), ("2001:db8:1::", 64)].into_iter().zip(client_addresses) {
+            let (destination, target) = (Prefix::new(ip(clients.0), clients.1), Target::Gateway(ip(next_hop)));
+            netlink.add_route(&Route { destination, target, metric: None, table: None })?;
+        }
+        Ok::<(), NetlinkError>(())
+    })??;
+    Ok(())
 }
 
 /// A cable from a host to the gateway, which becomes the host's way to everywhere.

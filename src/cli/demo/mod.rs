@@ -10,13 +10,14 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use super::exit::{Exit, Failure};
-use super::run;
-use crate::config;
+use super::{decap, run};
+use crate::config::{self, Snapshot};
 use crate::engine::{DropReason, Shared};
 use crate::io::control::ServeError;
 use crate::io::daemon::Daemon;
+use crate::io::decap::{Decap, DecapConfig};
 use crate::io::namespace::enter_user_namespace;
-use crate::io::sys;
+use crate::io::sys::{self, Waker};
 use crate::io::tun::Offloads;
 use crate::io::words::{in_words, with_remedy};
 use lab::Lab;
@@ -36,6 +37,7 @@ const PACE: Duration = Duration::from_millis(20);
 /// the system allows that. Everything is gone when it ends, by Ctrl-C or otherwise.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  tungate demo           a live table, until Ctrl-C\n  \
+                        tungate demo --mode dsr\n  \
                         tungate demo --once    a fixed load; exits with 0 only if every request was served")]
 pub(super) struct Demo {
     /// How flows reach their backend
@@ -46,35 +48,71 @@ pub(super) struct Demo {
     once: bool,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Mode {
     /// Destination and source are rewritten
     Nat,
+    /// Requests go in tunnels, answers past the gateway
+    Dsr,
 }
 
 impl Demo {
     pub(super) fn run(&self, out: &mut dyn Write) -> Result<Exit, Failure> {
-        let Mode::Nat = self.mode;
         if sys::effective_user() != 0 {
             enter_user_namespace().map_err(|error| Failure::new(Exit::Refused, error.to_string()))?;
         }
         let lab = Lab::build().map_err(|error| Failure::no(error.to_string()))?;
+        let (text, picture) = match self.mode {
+            Mode::Nat => (lab::NAT, NAT_PICTURE),
+            Mode::Dsr => (lab::DSR, DSR_PICTURE),
+        };
+        let snapshot = config::load(text, "demo.toml", 0, "demo").expect("the demo's configuration is valid");
+        if self.mode == Mode::Dsr {
+            lab.connect_backends_to_the_client().map_err(|error| Failure::no(error.to_string()))?;
+            take_tunnels_apart(&lab, &snapshot)?;
+        }
         for (namespace, name) in lab.backends.iter().zip(["b1", "b2"]) {
-            let served = namespace.run(|| traffic::serve(name)).map_err(|error| Failure::no(error.to_string()))?;
+            let serve = || match self.mode {
+                Mode::Nat => traffic::serve(name, "[::]:8080", &["[::]:5353"]),
+                // A UDP socket that listens everywhere would not answer from the service's address.
+                Mode::Dsr => traffic::serve(name, "[::]:80", &["192.0.2.10:53", "[2001:db8::10]:53"]),
+            };
+            let served = namespace.run(serve).map_err(|error| Failure::no(error.to_string()))?;
             served.map_err(|error| {
                 Failure::no(format!("the demo's backend {name} cannot listen: {}", with_remedy(&error)))
             })?;
         }
-        let snapshot = config::load(lab::CONFIG, "demo.toml", 0, "demo").expect("the demo's configuration is valid");
         let start = || Daemon::start(snapshot, Offloads::All);
         let daemon = lab.gateway.run(start).map_err(|error| Failure::no(error.to_string()))?;
         let mut daemon = daemon.map_err(|error| run::start_failure(&error))?;
-        writeln!(out, "{PICTURE}")?;
-        if self.once { once(&lab, &mut daemon, out) } else { live(&lab, &mut daemon, out) }
+        writeln!(out, "{picture}")?;
+        if self.once { once(&lab, &mut daemon, out) } else { live(&lab, picture, &mut daemon, out) }
     }
 }
 
-const PICTURE: &str = "\
+/// Starts the backends' half of the tunnels, which ends with the process.
+fn take_tunnels_apart(lab: &Lab, snapshot: &Snapshot) -> Result<(), Failure> {
+    let config = DecapConfig { interface: "decap".to_owned(), ..decap::of_gateway(snapshot) };
+    for namespace in &lab.backends {
+        let started = namespace.run(|| Decap::start(&config)).map_err(|error| Failure::no(error.to_string()))?;
+        let decap = started.map_err(|error| decap::not_started(&error))?;
+        let forever = Waker::new().map_err(|error| Failure::no(in_words(&error)))?;
+        let run = move || decap.run(&forever);
+        namespace.spawn("decap", run).map_err(|error| Failure::no(error.to_string()))?;
+    }
+    Ok(())
+}
+
+const DSR_PICTURE: &str = "\
+  client 198.51.100.2 ---- gateway (tungate) ---- backend b1 10.0.1.1, fd00:1::1 (tungate decap)
+   | |   2001:db8:1::2     |                 `--- backend b2 10.0.2.1, fd00:2::1 (tungate decap)
+   | |                     `- services: web, TCP 192.0.2.10:80 [2001:db8::10]:80, in GRE
+   | |                                  dns, UDP 192.0.2.10:53 [2001:db8::10]:53, in GUE
+   | `---- answers ---- b1
+   `------ answers ---- b2
+";
+
+const NAT_PICTURE: &str = "\
   client 198.51.100.2 ---- gateway (tungate) ---- backend b1 10.0.1.1, fd00:1::1
          2001:db8:1::2     |                 `--- backend b2 10.0.2.1, fd00:2::1
                            `- services: web, TCP 192.0.2.10:80 [2001:db8::10]:80
@@ -121,7 +159,7 @@ fn once(lab: &Lab, daemon: &mut Daemon, out: &mut dyn Write) -> Result<Exit, Fai
 }
 
 /// Traffic until Ctrl-C, which ends the process and with it all namespaces.
-fn live(lab: &Lab, daemon: &mut Daemon, out: &mut dyn Write) -> Result<Exit, Failure> {
+fn live(lab: &Lab, picture: &str, daemon: &mut Daemon, out: &mut dyn Write) -> Result<Exit, Failure> {
     let tally = Arc::new(Mutex::new(Tally::default()));
     for way in Way::ALL {
         let tally = Arc::clone(&tally);
@@ -138,7 +176,7 @@ fn live(lab: &Lab, daemon: &mut Daemon, out: &mut dyn Write) -> Result<Exit, Fai
     loop {
         let _ = sys::wait(&[], Some(REFRESH));
         if terminal {
-            writeln!(out, "\x1b[H\x1b[2J{PICTURE}")?;
+            writeln!(out, "\x1b[H\x1b[2J{picture}")?;
         }
         table(&tally.lock().expect("nobody panics while counting"), daemon.shared(), out)?;
         still_serving(daemon)?;

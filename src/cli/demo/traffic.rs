@@ -158,23 +158,25 @@ const fn pattern(at: usize) -> u8 {
     (at % 251) as u8
 }
 
-/// Starts one backend on the calling thread's namespace: two listeners of each family, threads of their own.
-pub(super) fn serve(name: &'static str) -> io::Result<()> {
-    // `[::]` takes IPv4 too.
-    let listener = TcpListener::bind("[::]:8080")?;
-    let socket = UdpSocket::bind("[::]:5353")?;
+/// Starts one backend on the calling thread's namespace, listening for TCP and UDP at these addresses, in threads of its
+/// own. `[::]` takes IPv4 too.
+pub(super) fn serve(name: &'static str, tcp: &str, udp: &[&str]) -> io::Result<()> {
+    let listener = TcpListener::bind(tcp)?;
     sys::spawn(&format!("{name}-tcp"), move || {
         for stream in listener.incoming().flatten() {
             // A client that goes away early is the client's business.
             let _ = sys::spawn(name, move || answer(name, &stream));
         }
     })?;
-    sys::spawn(&format!("{name}-udp"), move || {
-        let mut request = [0; 128];
-        while let Ok((_, from)) = socket.recv_from(&mut request) {
-            let _ = socket.send_to(format!("{name} saw {}", plain(from)).as_bytes(), from);
-        }
-    })?;
+    for address in udp {
+        let socket = UdpSocket::bind(address)?;
+        sys::spawn(&format!("{name}-udp"), move || {
+            let mut request = [0; 128];
+            while let Ok((_, from)) = socket.recv_from(&mut request) {
+                let _ = socket.send_to(format!("{name} saw {}", plain(from)).as_bytes(), from);
+            }
+        })?;
+    }
     Ok(())
 }
 

@@ -16,7 +16,7 @@ impl Host {
         named.iter().filter_map(|name| self.links.iter().find(|link| link.name == *name)).collect()
     }
 
-    fn setting(&self, path: &str) -> Option<&str> {
+    pub(super) fn setting(&self, path: &str) -> Option<&str> {
         self.settings.get(path).map(String::as_str)
     }
 
@@ -162,11 +162,11 @@ impl Host {
     }
 }
 
-fn ok(subject: &str, found: String) -> Finding {
+pub(super) fn ok(subject: &str, found: String) -> Finding {
     Finding { level: Level::Ok, subject: subject.to_owned(), found, remedy: None }
 }
 
-fn bad(level: Level, subject: &str, found: String, remedy: String) -> Finding {
+pub(super) fn bad(level: Level, subject: &str, found: String, remedy: String) -> Finding {
     Finding { level, subject: subject.to_owned(), found, remedy: Some(remedy) }
 }
 

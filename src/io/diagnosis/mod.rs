@@ -7,6 +7,7 @@
 //! only tells of shorter ways where the two are the same.
 
 mod checks;
+mod tunnels;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -63,7 +64,12 @@ impl Host {
         let mut netlink = Netlink::open()?;
         let (links, addresses) = (netlink.links()?, netlink.addresses()?);
         let rules_by_mark = netlink.has_rule_by_mark()?;
-        let of_all = ["ipv6/conf/all/forwarding", "ipv4/conf/all/rp_filter", "netfilter/nf_conntrack_count"];
+        let of_all = [
+            "ipv6/conf/all/forwarding",
+            "ipv4/conf/all/rp_filter",
+            "netfilter/nf_conntrack_count",
+            "ipv4/conf/all/arp_ignore",
+        ];
         let of_each = ["ipv4/conf/*/forwarding", "ipv4/conf/*/proxy_arp", "ipv6/conf/*/force_forwarding"];
         let each = links.iter().flat_map(|link| of_each.map(|path| path.replace('*', &link.name)));
         let paths = of_all.map(str::to_owned).into_iter().chain(each);
@@ -85,7 +91,13 @@ impl Host {
         findings.push(self.connection_tracking());
         if let Some(snapshot) = snapshot {
             findings.push(self.packet_size(&doors, snapshot.gateway.mtu));
-            findings.extend(self.own_addresses(snapshot));
+            findings.extend(Self::tunnels(snapshot));
+            // A VIP is local to a backend, and must not be to a gateway.
+            findings.extend(if self.is_backend(snapshot) {
+                self.as_backend(snapshot)
+            } else {
+                self.own_addresses(snapshot)
+            });
         }
         findings
     }

@@ -150,3 +150,48 @@ fn a_dot_in_an_interfaces_name_is_not_one_of_the_settings() {
     assert_eq!(sysctl("ipv4/conf/eth0/proxy_arp", 0), "sysctl -w net.ipv4.conf.eth0.proxy_arp=0");
     assert_eq!(sysctl("ipv4/conf/vlan.5/proxy_arp", 0), "sysctl -w net/ipv4/conf/vlan.5/proxy_arp=0");
 }
+
+const DSR: &str = r#"
+[gateway]
+interface = "gate"
+mtu = 1300
+source-addresses = ["10.99.0.10", "fd00:99::10"]
+announce-on = ["eth0", "vlan.5"]
+[[service]]
+name = "web"
+listen = ["192.0.2.10:80", "[2001:db8::10]:80"]
+mode = "dsr"
+backends = [{ address = "10.0.0.1" }, { address = "fd00::1" }]
+"#;
+
+#[test]
+fn the_arithmetic_of_tunnels_is_told_for_each_service_and_family() {
+    let found = |text: &str| {
+        let findings = healthy().diagnose(Some(&snapshot(text)));
+        let tunnels = findings.into_iter().filter(|finding| finding.subject == "tunnel");
+        tunnels.map(|finding| (finding.level, finding.found)).collect::<Vec<_>>()
+    };
+    let wide = found(&DSR.replace("mtu = 1300\n", ""));
+    let v4 = "web: gre over IPv4 adds 24 to at most 1476 bytes of 1500: MSS 1436 for IPv4, 1416 for IPv6";
+    let v6 = "web: gre over IPv6 adds 44 to at most 1456 bytes of 1500: MSS 1416 for IPv4, 1396 for IPv6";
+    assert_eq!(wide, [(Level::Ok, v4.to_owned()), (Level::Ok, v6.to_owned())]);
+    let narrow = found(DSR);
+    assert_eq!(narrow.iter().map(|(level, _)| *level).collect::<Vec<_>>(), [Level::Warn; 2], "{narrow:?}");
+    assert_eq!(found(FULL_NAT), []);
+}
+
+#[test]
+fn a_backend_is_told_what_it_lacks() {
+    let text = DSR.replace("mtu = 1300\n", "");
+    let mut host = healthy();
+    for address in ["10.0.0.1", "192.0.2.10", "2001:db8::10"] {
+        let address = address.parse().unwrap();
+        host.addresses.push(LocalAddress { interface: 1, address, prefix_length: 32 });
+    }
+    let findings = host.diagnose(Some(&snapshot(&text)));
+    assert!(findings.iter().all(|finding| finding.level == Level::Ok), "{findings:#?}");
+
+    host.addresses.pop();
+    let (level, found) = host.complaint(&text);
+    assert!(level == Level::Fail && found.starts_with("backend: 2001:db8::10/128 not an address"), "{found}");
+}
