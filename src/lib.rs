@@ -29,6 +29,7 @@
 //! ```text
 //! established  port.receive -> Packet::parse -> guard -> cache.find -> tracker.step -> nat::apply -> port.send
 //! first        ... miss -> listeners.service -> scheduler.pick -> ports.lease -> table.commit -> nat::apply
+//! DSR          ... a flow with a path: one_way.step -> tunnel::enter -> tunnel::emit -> port.send_pieces
 //! ICMP error   ... icmp::quote -> table.find(quote inverted) -> outer packet and quote rewritten
 //! fragment     ... held until the first of its datagram has found its flow, then as that one
 //! ```
