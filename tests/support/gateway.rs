@@ -136,25 +136,22 @@ impl World {
             let decided: u64 = verdicts(worker).map(|(_, counter)| counter.get()).iter().sum();
             assert_eq!(worker.received.packets.get(), decided + dropped, "every packet counts once");
         }
-        let (mut flows, mut leases, mut loads) = (0, HashMap::new(), HashMap::new());
-        self.shared.table.for_each(|flow| {
-            flows += 1;
+        let mut flows = Vec::new();
+        self.shared.table.for_each(|flow| flows.push(Arc::clone(flow)));
+        let (mut leases, mut loads) = (HashMap::new(), HashMap::new());
+        for flow in &flows {
             *loads.entry(flow.backend).or_insert(0) += 1;
             if flow.leased {
                 let to = flow.key(Direction::Reply);
                 *leases.entry((flow.owner, to.source, to.protocol)).or_insert(0) += 1;
             }
-        });
-        let mut keys = Vec::new();
-        self.shared.table.for_each(|flow| keys.push(Arc::clone(flow)));
-        for flow in keys {
             for direction in [Direction::Original, Direction::Reply] {
                 let (found, way) = self.shared.table.find(flow.key(direction)).expect("under both keys");
-                assert!(Arc::ptr_eq(&found, &flow) && way == direction);
+                assert!(Arc::ptr_eq(&found, flow) && way == direction);
             }
         }
-        assert_eq!(self.shared.table.len(), flows);
-        assert!(flows <= self.shared.table.capacity(), "max-flows is never exceeded");
+        assert_eq!(self.shared.table.len() as usize, flows.len());
+        assert!(self.shared.table.len() <= self.shared.table.capacity(), "max-flows is never exceeded");
         let mut lent = HashMap::new();
         for (worker, engine) in (0..).map(WorkerId).zip(&self.engines) {
             for (backend, protocol, count) in engine.ports().in_use() {

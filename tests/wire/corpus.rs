@@ -7,10 +7,10 @@ use tungate::wire::{
     Address, Checksum, Endpoint, Family, Gso, Malformed, Offload, Packet, Protocol, Translation, icmp,
 };
 
+use crate::agree::agree;
 use crate::common;
+use crate::exercise::exercise;
 use crate::oracle;
-use crate::panics::exercise;
-use crate::parse::agree;
 
 /// A packet, and its line of the index.
 struct Row {

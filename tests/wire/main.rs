@@ -3,11 +3,13 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may fail that way, and says what it skips")]
 
+mod agree;
 #[path = "../common/mod.rs"]
 mod common;
 mod corpus;
 mod door;
 mod errors;
+mod exercise;
 mod generate;
 mod oracle;
 mod panics;
