@@ -197,6 +197,17 @@ enum Turn {
     Ends,
 }
 
+/// What a look for a question found.
+enum Heard {
+    /// One, which is answered. To find an answer may take a look at every flow, so it costs the turn, however few bytes
+    /// question and answer have.
+    Question,
+    /// Bytes of one.
+    Part,
+    /// Nothing yet.
+    Nothing,
+}
+
 impl std::fmt::Debug for Connection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Connection").field("stream", &self.stream).field("moved", &self.moved).finish_non_exhaustive()
@@ -236,8 +247,9 @@ impl Connection {
                     None => self.phase = Phase::Listening,
                 },
                 Phase::Listening => match self.listen(now, answer) {
-                    Ok(true) => {}
-                    Ok(false) => return Turn::Waits,
+                    Ok(Heard::Part) => {}
+                    Ok(Heard::Question) => return Turn::GoesOn,
+                    Ok(Heard::Nothing) => return Turn::Waits,
                     Err(_) => return Turn::Ends,
                 },
             }
@@ -264,19 +276,19 @@ impl Connection {
         Ok(true)
     }
 
-    /// Takes the next question; false if there is none yet.
-    fn listen(&mut self, now: Instant, answer: &mut dyn FnMut(Request) -> Responses) -> io::Result<bool> {
+    /// Takes the next question, or some bytes of it.
+    fn listen(&mut self, now: Instant, answer: &mut dyn FnMut(Request) -> Responses) -> io::Result<Heard> {
         if let Some(end) = self.input.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = self.input.drain(..=end).collect();
             match Question::parse(&line) {
                 Ok(request) => self.phase = Phase::Answering(answer(request).peekable()),
                 Err(why) => self.refuse(why),
             }
-            return Ok(true);
+            return Ok(Heard::Question);
         }
         if self.input.len() > MAX_QUESTION {
             self.refuse(format!("a question has at most {MAX_QUESTION} bytes"));
-            return Ok(true);
+            return Ok(Heard::Question);
         }
         let mut buffer = [0; 4096];
         match self.stream.read(&mut buffer) {
@@ -284,10 +296,10 @@ impl Connection {
             Ok(n) => {
                 self.input.extend(&buffer[..n]);
                 self.moved = now;
-                Ok(true)
+                Ok(Heard::Part)
             }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(Heard::Part),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Heard::Nothing),
             Err(error) => Err(error),
         }
     }

@@ -49,22 +49,23 @@ impl Daemon {
 
     /// Serves until nothing more happens.
     fn serve(&mut self) {
+        while self.serve_a_round() {}
+    }
+
+    /// Gives a turn to each client that something has happened to; false if there is none.
+    fn serve_a_round(&mut self) -> bool {
         let mut events = Events::with_capacity(16);
-        loop {
-            self.poll.poll(&mut events, Some(Duration::ZERO)).unwrap();
-            if events.is_empty() {
-                return;
-            }
-            for event in &events {
-                self.clock += 1;
-                let now = Instant::from_micros(self.clock);
-                self.server.handle(self.poll.registry(), event.token(), now, &mut |request| {
-                    self.asked.borrow_mut().push(request.clone());
-                    let parts = if matches!(request, Request::ShowFlows(_)) { PARTS } else { 1 };
-                    Box::new((1..=parts).map(|flows| Response::Count(CountRow { flows })))
-                });
-            }
+        self.poll.poll(&mut events, Some(Duration::ZERO)).unwrap();
+        for event in &events {
+            self.clock += 1;
+            let now = Instant::from_micros(self.clock);
+            self.server.handle(self.poll.registry(), event.token(), now, &mut |request| {
+                self.asked.borrow_mut().push(request.clone());
+                let parts = if matches!(request, Request::ShowFlows(_)) { PARTS } else { 1 };
+                Box::new((1..=parts).map(|flows| Response::Count(CountRow { flows })))
+            });
         }
+        !events.is_empty()
     }
 }
 
@@ -130,6 +131,31 @@ fn a_client_that_does_not_read_holds_up_nobody() {
     assert_eq!(lines.len() as u64, PARTS);
     assert!(lines.iter().rev().skip(1).all(|line| line.more), "all but the last announce another");
     assert!(!lines.last().unwrap().more);
+}
+
+/// Thousands of short questions fit into a socket's buffer, and each may take a look at every flow.
+#[test]
+fn a_client_that_asks_much_at_once_holds_up_nobody() {
+    let folder = Folder::new("eager");
+    let mut daemon = Daemon::start(&folder.socket());
+    let mut eager = connect(&folder.socket());
+    let mut quick = connect(&folder.socket());
+    daemon.serve();
+    let question = Question::line(Request::CountFlows(FlowFilter::default()));
+    eager.write_all(&question.repeat(100)).unwrap();
+    quick.write_all(&Question::line(Request::ShowServices)).unwrap();
+    while arrived(&quick).is_empty() {
+        assert!(daemon.serve_a_round());
+    }
+    assert!(daemon.asked.borrow().len() <= 4, "{} questions before the other client's", daemon.asked.borrow().len());
+    let mut answers = Vec::new();
+    while answers.len() < 100 * ONE.len() {
+        daemon.serve();
+        let more = arrived(&eager);
+        assert!(!more.is_empty(), "{} bytes of the answers are missing", 100 * ONE.len() - answers.len());
+        answers.extend(more);
+    }
+    assert_eq!(answers, ONE.repeat(100));
 }
 
 #[test]
