@@ -1,6 +1,6 @@
 //! What all workers of a gateway share.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 
@@ -9,7 +9,7 @@ use super::counters::Counters;
 use super::guard::Limits;
 use super::path::Path;
 use super::scheduler::{self, Candidate, Loads, Scheduler};
-use crate::config::{BackendId, Balance, ServiceId, Snapshot};
+use crate::config::{Backend, BackendId, Balance, ServiceId, Snapshot};
 use crate::wire::Family;
 use crate::wire::tunnel::Tunnel;
 
@@ -63,14 +63,18 @@ impl Shared {
             counters: Counters::new(1, services, backends),
             loads: self.loads.clone(),
             limits: self.limits.clone(),
-            policy: ArcSwap::from_pointee(if policy.is_closed() { policy.closed() } else { Policy::new(snapshot) }),
+            policy: ArcSwap::from_pointee(if policy.is_closed() {
+                policy.closed()
+            } else {
+                Policy::rehearsal(snapshot)
+            }),
             seed: self.seed,
             workers: 1,
         })
     }
 }
 
-/// A snapshot with its schedulers, built once, away from the workers.
+/// A snapshot with its schedulers, built once, away from the workers (but see [`Shared::rehearsal`]).
 #[derive(Debug)]
 pub struct Policy {
     /// The configuration.
@@ -83,8 +87,9 @@ pub struct Policy {
 /// Whether new flows are taken.
 #[derive(Debug)]
 enum Intake {
-    /// They are, and each service's go where these say.
-    Open(Vec<Schedulers>),
+    /// They are, and each service's go where these say. Empty in a rehearsal until they are asked for: to build those of a
+    /// thousand services takes seconds, and one packet asks for one.
+    Open(Vec<OnceLock<Schedulers>>),
     /// None is.
     Closed,
 }
@@ -102,27 +107,18 @@ impl Policy {
     /// Builds the schedulers of a snapshot, and the paths to its backends. A service that listens in both families has a
     /// scheduler for each: a flow never changes its family. A tunnel of either carries both.
     pub fn new(snapshot: Arc<Snapshot>) -> Self {
-        let candidates = |id: ServiceId, v4: bool| {
-            let tunnelled = snapshot.service(id).is_tunnelled();
-            let backends = snapshot.backends_of(id).filter(|(_, b)| tunnelled || b.address.is_v4() == v4);
-            let (backup, main): (Vec<_>, Vec<_>) = backends.partition(|(_, backend)| backend.backup);
-            let takes = |group: &[(_, &crate::config::Backend)]| group.iter().any(|(_, b)| b.weight > 0);
-            let group = if takes(&main) { main } else { backup };
-            group.into_iter().map(|(id, backend)| Candidate::new(id, backend)).collect::<Vec<_>>()
-        };
-        let schedulers = |id: ServiceId| {
-            let service = snapshot.service(id);
-            let lacks_hash =
-                service.is_tunnelled() && !matches!(service.balance, Balance::Maglev | Balance::SourceHash);
-            Schedulers {
-                of_family: [true, false].map(|v4| scheduler::build(service.balance, &candidates(id, v4))),
-                by_hash: lacks_hash.then(|| scheduler::build(Balance::Maglev, &candidates(id, true))),
-            }
-        };
-        let number = |n| u16::try_from(n).expect("checked by config");
+        let this = Self::rehearsal(snapshot);
+        for id in (0..number(this.snapshot.services.len())).map(ServiceId) {
+            this.schedulers(id);
+        }
+        this
+    }
+
+    /// The same, but for schedulers, which are built when they are asked for.
+    fn rehearsal(snapshot: Arc<Snapshot>) -> Self {
         let path = |id| Some(Arc::new(Path::new(snapshot.tunnel(id)?, snapshot.gateway.mtu, u64::from(id.0) << 16)));
-        let intake = Intake::Open((0..number(snapshot.services.len())).map(ServiceId).map(schedulers).collect());
         let paths = (0..number(snapshot.backends.len())).map(BackendId).map(path).collect();
+        let intake = Intake::Open(snapshot.services.iter().map(|_| OnceLock::new()).collect());
         Self { intake, paths, snapshot }
     }
 
@@ -169,6 +165,54 @@ impl Policy {
 
     fn schedulers(&self, service: ServiceId) -> Option<&Schedulers> {
         let Intake::Open(schedulers) = &self.intake else { return None };
-        Some(&schedulers[usize::from(service.0)])
+        Some(schedulers[usize::from(service.0)].get_or_init(|| Schedulers::build(&self.snapshot, service)))
+    }
+}
+
+impl Schedulers {
+    fn build(snapshot: &Snapshot, id: ServiceId) -> Self {
+        let service = snapshot.service(id);
+        let candidates = |v4: bool| {
+            let backends = snapshot.backends_of(id).filter(|(_, b)| service.is_tunnelled() || b.address.is_v4() == v4);
+            let (backup, main): (Vec<_>, Vec<_>) = backends.partition(|(_, backend)| backend.backup);
+            let takes = |group: &[(_, &Backend)]| group.iter().any(|(_, b)| b.weight > 0);
+            let group = if takes(&main) { main } else { backup };
+            group.into_iter().map(|(id, backend)| Candidate::new(id, backend)).collect::<Vec<_>>()
+        };
+        let lacks_hash = service.is_tunnelled() && !matches!(service.balance, Balance::Maglev | Balance::SourceHash);
+        Self {
+            of_family: [true, false].map(|v4| scheduler::build(service.balance, &candidates(v4))),
+            by_hash: lacks_hash.then(|| scheduler::build(Balance::Maglev, &candidates(true))),
+        }
+    }
+}
+
+fn number(count: usize) -> u16 {
+    u16::try_from(count).expect("checked by config")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The control thread waits for it.
+    #[test]
+    fn a_rehearsal_builds_the_schedulers_that_it_asks_for() {
+        let service = |name: &str, port| {
+            format!(
+                "[[service]]\nname = '{name}'\nlisten = '192.0.2.1:{port}'\nsource-nat = false\nbackends = [{{ address = '10.0.0.1' }}]\n"
+            )
+        };
+        let text = service("web", 80) + &service("dns", 53);
+        let shared = Shared::new(crate::config::load(&text, "test.toml", 0, "host").unwrap(), 1, 7);
+        let built = |shared: &Shared| {
+            let policy = shared.policy.load();
+            let Intake::Open(schedulers) = &policy.intake else { panic!("closed") };
+            schedulers.iter().map(|one| one.get().is_some()).collect::<Vec<_>>()
+        };
+        assert_eq!(built(&shared), [true, true], "workers never wait for it");
+        let rehearsal = shared.rehearsal(None);
+        assert!(rehearsal.policy.load().scheduler(ServiceId(1), Family::V4).is_some());
+        assert_eq!(built(&rehearsal), [false, true]);
     }
 }
