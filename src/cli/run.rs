@@ -12,7 +12,7 @@ use super::check;
 use super::exit::{Exit, Failure};
 use crate::admin::{self, State};
 use crate::io::announce::AnnounceError;
-use crate::io::control;
+use crate::io::control::{self, Signals};
 use crate::io::daemon::{Daemon, StartError};
 use crate::io::log::{self, Format};
 use crate::io::serve::Server;
@@ -66,13 +66,14 @@ impl Run {
             LogFormat::Json => Format::Json,
         };
         log::start(self.log_level, format).expect("this is the only place that installs a logger");
+        let signals = Signals::catch().map_err(|error| Failure::no(error.to_string()))?;
         let server = Server::bind(&snapshot.gateway.admin_socket)
             .map_err(|error| Failure::new(Exit::Refused, error.to_string()))?;
         let offloads = if self.without_offloads { Offloads::None } else { Offloads::All };
         let daemon = Daemon::start(snapshot, offloads).map_err(|error| start_failure(&error))?;
         let file = self.config.display().to_string();
         let started = sys::now();
-        let served = control::serve(daemon, server, self.drain, &mut |daemon, request| {
+        let served = control::serve(daemon, server, signals, self.drain, &mut |daemon, request| {
             let end_flow = |flow| daemon.end_flows([flow]);
             let (shared, now) = (daemon.shared(), sys::now());
             admin::answer(request, &State { shared, end_flow: &end_flow, started, now, file: &file, text: &text })

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
-use signal_hook_mio::v1_0::Signals;
+use signal_hook_mio::v1_0::Signals as Caught;
 
 use super::daemon::Daemon;
 use super::routes::Routes;
@@ -24,6 +24,25 @@ const ADMIN: Token = Token(2);
 /// How often the workers are looked at.
 const INTERVAL: Duration = Duration::from_secs(1);
 
+/// The signals that end the gateway. From the moment that it exists they end nothing by themselves.
+pub struct Signals(Caught);
+
+impl fmt::Debug for Signals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Signals").finish_non_exhaustive()
+    }
+}
+
+impl Signals {
+    /// To be called before anything is made that has to be removed again.
+    ///
+    /// # Errors
+    /// No descriptor left.
+    pub fn catch() -> Result<Self, ServeError> {
+        Ok(Self(Caught::new([libc::SIGTERM, libc::SIGINT])?))
+    }
+}
+
 /// Serves until SIGTERM or SIGINT: then, at the latest `drain` later, or when no flow carries anything any more, returns.
 /// A second signal ends the waiting. `answer` answers the admin socket's questions.
 ///
@@ -32,11 +51,11 @@ const INTERVAL: Duration = Duration::from_secs(1);
 pub fn serve(
     mut daemon: Daemon,
     mut server: Server,
+    Signals(mut signals): Signals,
     drain: Duration,
     answer: &mut dyn FnMut(&Daemon, Request) -> Responses,
 ) -> Result<(), ServeError> {
     let mut poll = Poll::new()?;
-    let mut signals = Signals::new([libc::SIGTERM, libc::SIGINT])?;
     poll.registry().register(&mut signals, SIGNALS, Interest::READABLE)?;
     if let Some(routes) = daemon.routes() {
         poll.registry().register(&mut SourceFd(&routes.as_fd().as_raw_fd()), LINKS, Interest::READABLE)?;

@@ -130,6 +130,17 @@ impl<'a> Tungate<'a> {
     /// Starts the daemon with a configuration to which the lab's folders are added, and waits until it serves.
     #[track_caller]
     pub(crate) fn start(lab: &'a Lab, configuration: &str) -> Self {
+        let mut gateway = Self::launch(lab, configuration);
+        wait_for("tungate serves", || {
+            assert!(!gateway.daemon.has_ended(), "tungate ended at its start\n{}", gateway.said());
+            gateway.ask("show services").status.success().then_some(())
+        });
+        gateway
+    }
+
+    /// Starts the daemon and waits for nothing.
+    #[track_caller]
+    pub(crate) fn launch(lab: &'a Lab, configuration: &str) -> Self {
         let folder = lab.folder();
         let socket = folder.join("tungate.sock");
         let places = format!("[gateway]\nadmin-socket = \"{}\"\n", socket.display());
@@ -137,12 +148,7 @@ impl<'a> Tungate<'a> {
         fs::write(&file, configuration.replacen("[gateway]\n", &places, 1)).expect("the lab's folder takes files");
         let host = lab.gateway();
         let daemon = host.start_words(&[env!("CARGO_BIN_EXE_tungate"), "run", "-c", path(&file)]);
-        let mut gateway = Self { host, daemon, socket };
-        wait_for("tungate serves", || {
-            assert!(!gateway.daemon.has_ended(), "tungate ended at its start\n{}", gateway.said());
-            gateway.ask("show services").status.success().then_some(())
-        });
-        gateway
+        Self { host, daemon, socket }
     }
 
     /// Runs `tungate WORDS` against this daemon.

@@ -22,6 +22,8 @@ pub(super) fn cases() -> Vec<Case> {
     cases.extend(in_setups("a_tun_set_down_and_up_serves_again", &["curl", "nginx"], tungate(), down_and_up));
     cases.extend(in_setups("announced_addresses_are_found", &["arping", "curl", "nginx"], tungate(), announced));
     let keeping = [Setup { engine: Engine::Tungate { workers: 1 }, family: Family::V4, nat: Nat::Destination }];
+    let one = [Setup { engine: Engine::Tungate { workers: 1 }, family: Family::V4, nat: Nat::Full }];
+    cases.extend(in_setups("a_signal_at_the_start_leaves_nothing", &[], one, signal_at_the_start));
     let needs = &["curl", "nft", "nginx"];
     cases.extend(in_setups("a_reverse_path_filter_only_harms_rules_by_mark", needs, keeping, filtered));
     cases
@@ -76,6 +78,17 @@ fn signals(lab: &Lab, setup: &Setup) {
         assert_eq!(state_of(lab), before, "after SIG{signal}");
         assert!(!gateway.socket().exists(), "the admin socket is left after SIG{signal}");
     }
+}
+
+fn signal_at_the_start(lab: &Lab, _: &Setup) {
+    let before = state_of(lab);
+    let mut gateway = Tungate::launch(lab, "[gateway]\n");
+    wait_for("the first of what it makes is there", || gateway.socket().exists().then_some(()));
+    gateway.signal("TERM");
+    let output = gateway.ended();
+    assert!(output.status.success(), "{}", output.report());
+    assert_eq!(state_of(lab), before);
+    assert!(!gateway.socket().exists(), "the admin socket is left");
 }
 
 /// Interfaces, routes and rules of the gateway, without what changes by itself.
