@@ -35,7 +35,8 @@ impl Routes {
     /// Adds those routes that are missing, if the TUN is up.
     ///
     /// # Errors
-    /// Somebody else has taken a destination meanwhile, the privileges are gone, or the TUN is.
+    /// Somebody else has taken a destination meanwhile, the privileges are gone, or the TUN is. The first trouble is told;
+    /// the other routes are restored all the same.
     pub fn restore(&mut self) -> Result<(), NetlinkError> {
         self.watch.clear();
         let was_up = std::mem::replace(&mut self.up, self.netlink.link(&self.tun)?.up);
@@ -45,18 +46,25 @@ impl Routes {
             }
             return Ok(());
         }
-        let mut missing = 0;
+        let (mut missing, mut trouble) = (0, Ok(()));
         for n in 0..self.destinations.len() {
             match self.add_one(n) {
                 Ok(()) => missing += 1,
-                Err(error) if error.errno() == Some(libc::EEXIST) => {}
-                Err(error) => return Err(error),
+                Err(error) if error.errno() == Some(libc::EEXIST) && self.leads_here(n) => {}
+                Err(error) => trouble = trouble.and(Err(error)),
             }
         }
         if missing > 0 {
             log::info!("{} is up again: {missing} route(s) to it restored", self.tun);
         }
-        Ok(())
+        trouble
+    }
+
+    /// Whether the route to a destination is ours: the kernel says of another one, too, that it is there. A prefix is
+    /// taken to be: of one address in it, something longer may be true.
+    fn leads_here(&mut self, n: usize) -> bool {
+        let (prefix, address) = (self.destinations[n], self.destinations[n].address());
+        prefix != Prefix::host(address) || self.netlink.way_to(address).is_ok_and(|way| way == Some(self.index))
     }
 
     fn add_one(&mut self, n: usize) -> Result<(), NetlinkError> {

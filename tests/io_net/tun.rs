@@ -210,6 +210,38 @@ fn a_tun_that_was_down_gets_its_routes_again() {
 }
 
 #[test]
+fn a_route_that_was_taken_meanwhile_is_told_and_the_others_come_back() {
+    let Some(world) = World::build("a_route_that_was_taken_meanwhile_is_told_and_the_others_come_back") else { return };
+    let body = || {
+        let (tun, _queues) = Tun::create(&config(1, Offloads::All)).unwrap();
+        let all = ["192.0.2.10", "2001:db8::10", "192.0.2.11", "2001:db8::11"].map(ip);
+        let mut netlink = Netlink::open().unwrap();
+        let left = netlink.link("left").unwrap().index;
+        for taken in &all[..2] {
+            let mut routes = Routes::add(&tun, all.map(Prefix::host).to_vec()).unwrap();
+            netlink.change_link(tun.index(), &LinkChange { up: Some(false), ..LinkChange::default() }).unwrap();
+            let (destination, target) = (Prefix::host(*taken), Target::Device(left));
+            let route = Route { destination, target, metric: None, table: None };
+            netlink.add_route(&route).unwrap();
+            netlink.change_link(tun.index(), &LinkChange { up: Some(true), ..LinkChange::default() }).unwrap();
+            let told = routes.restore().unwrap_err().to_string();
+            assert!(told.contains(&format!("ip route del {taken}/")), "{told}");
+            for address in all {
+                let expected = if address == *taken { left } else { tun.index() };
+                assert_eq!(netlink.way_to(address).unwrap(), Some(expected), "{address}");
+            }
+            netlink.delete_route(&route).unwrap();
+            routes.restore().unwrap();
+            for destination in all.map(Prefix::host) {
+                let target = Target::Device(tun.index());
+                netlink.delete_route(&Route { destination, target, metric: None, table: None }).unwrap();
+            }
+        }
+    };
+    world.a.run(body).unwrap();
+}
+
+#[test]
 fn dropping_the_handle_removes_interface_and_routes_even_while_a_queue_is_held() {
     let Some(world) = World::build("dropping_the_handle_removes_interface_and_routes_even_while_a_queue_is_held")
     else {

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
@@ -110,6 +110,24 @@ impl Netlink {
     pub fn delete_route(&mut self, route: &Route) -> Result<(), NetlinkError> {
         let attempt = format!("remove the route to {}", route.destination);
         self.change(&attempt, RouteNetlinkMessage::DelRoute(route_message(route)), 0)
+    }
+
+    /// Index of the interface that the kernel sends packets for this address to, by the route that fits best.
+    ///
+    /// # Errors
+    /// There is no such route, or one that leads nowhere.
+    pub fn way_to(&mut self, address: IpAddr) -> Result<Option<u32>, NetlinkError> {
+        let mut message = RouteMessage::default();
+        message.header.address_family = family(address);
+        message.header.destination_prefix_length = Prefix::host(address).length();
+        message.header.flags = RouteFlags::FibMatch;
+        message.attributes.push(RouteAttribute::Destination(RouteAddress::from(address)));
+        let answer = self.get(&format!("find the route to {address}"), RouteNetlinkMessage::GetRoute(message))?;
+        let RouteNetlinkMessage::NewRoute(route) = answer else { return Ok(None) };
+        Ok(route
+            .attributes
+            .into_iter()
+            .find_map(|attribute| if let RouteAttribute::Oif(index) = attribute { Some(index) } else { None }))
     }
 
     /// Adds a routing rule.
