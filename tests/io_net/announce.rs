@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use tungate::io::announce::Announcer;
-use tungate::io::netlink::{LocalAddress, Netlink, Prefix};
+use tungate::io::netlink::{LinkChange, LocalAddress, Netlink, Prefix};
 use tungate::io::sys;
 use tungate::io::tun::Offloads;
 
@@ -22,13 +22,22 @@ const OURS: [(&str, u8); 3] = [(VIPS[0], 32), (VIPS[1], 128), ("198.51.100.16", 
 const WIDE: [(&str, u8); 2] = [("192.0.2.0", 23), ("2001:db8::", 64)];
 
 fn announcer(world: &World, ours: &[(&str, u8)]) -> Announcer {
+    announcer_on(world, &["left"], ours)
+}
+
+fn announcer_on(world: &World, interfaces: &[&str], ours: &[(&str, u8)]) -> Announcer {
+    let interfaces: Vec<_> = interfaces.iter().map(|name| (*name).to_owned()).collect();
     let addresses: Vec<_> = ours.iter().map(|(address, length)| Prefix::new(ip(address), *length)).collect();
-    world.a.run(|| Announcer::start(&["left".to_owned()], &addresses).unwrap()).unwrap()
+    world.a.run(|| Announcer::start(&interfaces, &addresses).unwrap()).unwrap()
 }
 
 /// The MAC address of `a`'s end of the cable.
 fn mac_of_a(world: &World) -> [u8; 6] {
-    world.a.run(|| Netlink::open().unwrap().link("left").unwrap().hardware_address.unwrap()).unwrap()
+    mac_of(world, "left")
+}
+
+fn mac_of(world: &World, interface: &str) -> [u8; 6] {
+    world.a.run(|| Netlink::open().unwrap().link(interface).unwrap().hardware_address.unwrap()).unwrap()
 }
 
 /// Hears and speaks Ethernet at `b`'s end of the cable.
@@ -184,6 +193,33 @@ fn an_address_that_the_kernel_holds_is_left_to_the_kernel() {
         is([198, 51, 100, 18])
     });
     assert_eq!(answers.get(), 1, "the kernel answers, and nobody else");
+}
+
+/// Two interfaces of a gateway may be in one network, and hear each other's announcements.
+#[test]
+fn another_interface_of_ours_is_no_rival() {
+    let Some(world) = World::build("another_interface_of_ours_is_no_rival") else { return };
+    let second = || {
+        let mut netlink = Netlink::open().unwrap();
+        netlink.create_veth("second", "elsewhere", None).unwrap();
+        let index = netlink.link("second").unwrap().index;
+        netlink.change_link(index, &LinkChange { up: Some(true), ..LinkChange::default() }).unwrap();
+    };
+    world.a.run(second).unwrap();
+    let _announcer = announcer_on(&world, &["left", "second"], &WIDE);
+    let arp = Ethernet::open(&world, ARP);
+    let vip = [192, 0, 2, 10];
+    arp.ask(mac_of(&world, "second"), vip, vip);
+    let defended = std::cell::Cell::new(false);
+    // A defence would follow the first answer, if not precede it, and precede the second.
+    for asked in [[192, 0, 2, 18], [192, 0, 2, 19]] {
+        arp.ask([2, 0, 0, 0, 0, 9], [198, 51, 100, 99], asked);
+        arp.hear(|frame| {
+            defended.set(defended.get() || is_arp(1, vip)(frame) && frame[22..28] == mac_of_a(&world));
+            is_arp(2, asked)(frame)
+        });
+    }
+    assert!(!defended.get(), "it defends the address against itself");
 }
 
 #[test]

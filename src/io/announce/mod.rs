@@ -39,6 +39,10 @@ pub const MOST_ANNOUNCED: u32 = 256;
 /// Interfaces that one announcer can serve: a socket for each family, and two descriptors of its own.
 const MOST_INTERFACES: usize = (sys::MAX_WAIT - 2) / 2;
 
+/// Frames read from one socket before the others have their turn, and the end is looked for: a flood must not hold up
+/// either.
+const TURN: usize = 64;
+
 /// Least time between two defences against a rival's claim (`DEFEND_INTERVAL`, RFC 5227 1.1).
 const DEFEND_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -217,13 +221,14 @@ impl Ear {
         }
     }
 
-    /// Reads and answers all that waits. The last rival's claim, if there was one.
+    /// Reads and answers what waits, up to [`TURN`] frames. The last rival's claim, if there was one.
     fn answer(&self, book: &AddressBook) -> Option<Claim> {
         let (mut socket, mut claim) = (&self.socket, None);
         let ours = |ip| book.answers_for(ip);
         let mut frame = [0; 2048];
-        // Ends with `WouldBlock`, or with the error that tells of the interface going down, which is told once.
-        while let Ok(length) = socket.read(&mut frame) {
+        for _ in 0..TURN {
+            // `WouldBlock`, or the error that tells of the interface going down, which is told once.
+            let Ok(length) = socket.read(&mut frame) else { break };
             let heard = match self.family {
                 Family::V4 => arp::hear(&frame[..length], self.mac, ours),
                 Family::V6 => neighbour::hear(&frame[..length], self.mac, ours),
@@ -298,8 +303,12 @@ impl Crier {
         }
     }
 
-    /// Says that the address is ours, but not so often that two who insist would flood the network (RFC 5227 2.4 b).
+    /// Says that the address is ours, but not so often that two who insist would flood the network (RFC 5227 2.4 b). No
+    /// rival is another interface of ours in the same network, which has announced it.
     fn defend(&mut self, ear: usize, claim: Claim, now: Instant) {
+        if self.ears.iter().any(|ear| ear.mac == claim.by) {
+            return;
+        }
         if self.last_defence.is_some_and(|last| now.since(last) < DEFEND_INTERVAL) {
             return;
         }
@@ -345,5 +354,17 @@ fn join_groups(interface: u32, ours: &[Prefix]) -> io::Result<UdpSocket> {
 fn take_all_multicast(interface: &str, socket: &File, index: u32) {
     if let Err(error) = sys::receive_all_multicast(socket, index) {
         log::warn!("{interface}: neighbour solicitations may not be heard: {}", in_words(&error));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_of_frames_leaves_a_turn_to_the_others() {
+        let socket = File::open("/dev/zero").unwrap(); // a frame of zeros, whenever one is read
+        let ear = Ear { interface: "eth0".to_owned(), mac: [2; 6], family: Family::V4, socket, _groups: None };
+        assert_eq!(ear.answer(&AddressBook { ours: Vec::new(), held: Vec::new() }), None);
     }
 }
