@@ -11,7 +11,8 @@ mod support;
 use support::{World, at, segment, with_ttl};
 use tungate::engine::{DropReason, NoTrace, Verdict};
 use tungate::wire::build::{self, Tcp};
-use tungate::wire::{Offload, Packet};
+use tungate::wire::tunnel::{self, Scratch};
+use tungate::wire::{Checksum, Gso, Offload, Packet};
 
 const CONFIG: &str = r#"
 [gateway]
@@ -34,6 +35,14 @@ name = "plain"
 listen = "192.0.2.20:80"
 source-nat = false
 backends = [{ address = "10.0.0.2:8080" }]
+
+[[service]]
+name = "tunnels"
+listen = ["192.0.2.30:*", "[2001:db8::30]:*"]
+protocol = "any"
+mode = "dsr"
+encapsulation = "gue"
+backends = [{ address = "fd00::3" }]
 "#;
 
 /// Takes each packet through the gateway a thousand times.
@@ -81,6 +90,43 @@ fn datagrams_of_a_known_flow() {
         let back = build::udp(seen.destination, seen.source, b"answer");
         world.receives(there.clone()).forwarded();
         assert_none_allocated(&mut world, &[there, back], Verdict::Forward);
+    }
+}
+
+/// A super-packet, too: its segments leave from where they lie.
+#[test]
+fn packets_into_a_tunnel() {
+    let ends = [("198.51.100.1:40000", "192.0.2.30:80"), ("[2001:db8:1::1]:40000", "[2001:db8::30]:80")];
+    for (client, vip) in ends.map(|(client, vip)| (at(client), at(vip))) {
+        let mut world = World::new(CONFIG);
+        let v4 = client.address.is_v4();
+        let ip_header = if v4 { 20 } else { 40 };
+        let small = build::tcp(client, vip, &segment("ACK", 1, 1));
+        let large = build::tcp(client, vip, &Tcp { payload: &[7; 9_000], ..segment("ACK", 1, 1) });
+        let segmented = Offload {
+            checksum: Checksum::Partial { start: ip_header, offset: 16 },
+            gso: if v4 { Gso::TcpV4 { ecn: false } } else { Gso::TcpV6 { ecn: false } },
+            segment_size: 1_300,
+            header_len: ip_header + 20,
+        };
+        let mut scratch = Scratch::default();
+        let mut wrap = |packet: &[u8], buffer: &mut [u8], offload| {
+            buffer.copy_from_slice(packet);
+            let mut packet = Packet::parse(buffer, offload).unwrap();
+            assert_eq!(world.engines[0].handle(&mut packet, world.now, &mut NoTrace), Verdict::Forward);
+            let mut sent = 0;
+            tunnel::emit(&mut packet, &mut scratch, |_, _| sent += 1);
+            sent
+        };
+        let mut buffers = [small.clone(), large.clone()];
+        let before = [(); 2].map(|()| {
+            for _ in 0..1_000 {
+                assert_eq!(wrap(&small, &mut buffers[0], Offload::default()), 1);
+                assert_eq!(wrap(&large, &mut buffers[1], segmented), 7);
+            }
+            allocator::usage()
+        });
+        assert_eq!(before[0], before[1], "all that is needed is there after the first packets");
     }
 }
 

@@ -30,6 +30,14 @@ protocol = "udp"
 listen = "192.0.2.10:53"
 source-nat = false
 backends = [{ address = "10.0.0.1:53" }, { address = "10.0.0.2:53" }]
+
+[[service]]
+name = "tunnels"
+listen = ["192.0.2.11:*", "[2001:db8::11]:*"]
+protocol = "any"
+mode = "dsr"
+balance = "least-connections"
+backends = [{ address = "10.0.0.3" }, { address = "fd00::3" }]
 "#;
 
 fn at(text: &str) -> Endpoint {
@@ -87,7 +95,7 @@ impl World {
         assert!(flows <= self.shared.table.capacity());
         let leased: HashMap<Endpoint, u32> = self.engine.ports().in_use().map(|(backend, _, n)| (backend, n)).collect();
         assert_eq!(leased, leases, "a lease lives as long as its flow");
-        for backend in 0..5 {
+        for backend in 0..7 {
             let load = self.shared.loads.get(tungate::config::BackendId(backend));
             assert_eq!(load, loads.get(&backend).copied().unwrap_or(0), "load of backend {backend}");
         }
@@ -99,12 +107,15 @@ enum Step {
     Tcp {
         client: u8,
         v6: bool,
+        /// Last digit of the VIP: 0 for NAT, 1 for tunnels.
+        vip: u8,
         flags: u8,
         seq: u32,
         ack: u32,
     },
     Udp {
         client: u8,
+        vip: u8,
     },
     /// An answer to the nth packet that was sent.
     Answer {
@@ -121,9 +132,9 @@ fn step() -> impl Strategy<Value = Step> {
     let flags = prop::sample::select(vec![0x02u8, 0x12, 0x10, 0x11, 0x04, 0x14, 0x18, 0x00, 0x03]);
     let number = prop::sample::select(vec![0u32, 1, 2, 1000, 1001, 5000, u32::MAX]);
     prop_oneof![
-        4 => (0u8..12, any::<bool>(), flags.clone(), number.clone(), number.clone())
-            .prop_map(|(client, v6, flags, seq, ack)| Step::Tcp { client, v6, flags, seq, ack }),
-        2 => (0u8..12).prop_map(|client| Step::Udp { client }),
+        4 => (0u8..12, any::<bool>(), 0u8..2, flags.clone(), number.clone(), number.clone())
+            .prop_map(|(client, v6, vip, flags, seq, ack)| Step::Tcp { client, v6, vip, flags, seq, ack }),
+        2 => (0u8..12, 0u8..2).prop_map(|(client, vip)| Step::Udp { client, vip }),
         4 => (any::<usize>(), flags, number.clone(), number)
             .prop_map(|(to, flags, seq, ack)| Step::Answer { to, flags, seq, ack }),
         1 => proptest::collection::vec(any::<u8>(), 0..80).prop_map(Step::Garbage),
@@ -135,16 +146,17 @@ impl World {
     fn take(&mut self, step: Step) {
         let segment = |flags: u8, seq, ack| Tcp { seq, ack, flags: TcpFlags(flags), window: 5000, ..Tcp::default() };
         match step {
-            Step::Tcp { client, v6, flags, seq, ack } => {
+            Step::Tcp { client, v6, vip, flags, seq, ack } => {
                 let (from, to) = if v6 {
-                    (format!("[2001:db8:1::{client:x}]:4000"), "[2001:db8::10]:80")
+                    (format!("[2001:db8:1::{client:x}]:4000"), format!("[2001:db8::1{vip}]:80"))
                 } else {
-                    (format!("198.51.100.{client}:4000"), "192.0.2.10:80")
+                    (format!("198.51.100.{client}:4000"), format!("192.0.2.1{vip}:80"))
                 };
-                self.receive(build::tcp(at(&from), at(to), &segment(flags, seq, ack)));
+                self.receive(build::tcp(at(&from), at(&to), &segment(flags, seq, ack)));
             }
-            Step::Udp { client } => {
-                self.receive(build::udp(at(&format!("198.51.100.{client}:4000")), at("192.0.2.10:53"), b"question"));
+            Step::Udp { client, vip } => {
+                let (from, to) = (format!("198.51.100.{client}:4000"), format!("192.0.2.1{vip}:53"));
+                self.receive(build::udp(at(&from), at(&to), b"question"));
             }
             Step::Answer { to, flags, seq, ack } => {
                 let Some(n) = to.checked_rem(self.sent.len()) else { return };

@@ -46,6 +46,8 @@ impl Engine {
         }
         match self.plan(service, key, packet, now, trace) {
             Ok(flow) => self.launch(&flow, packet, now, trace),
+            // Without memory of them, too, all packets of a connection go one way.
+            Err(DropReason::FlowTableFull) if tunnelled => self.pass_by_hash(key, packet, now, trace),
             Err(reason) => {
                 self.counters().service(service).refused.add(1);
                 self.decline(packet, reason, now)

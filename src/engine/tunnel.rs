@@ -155,6 +155,23 @@ impl Engine {
         if entered.is_ok() { Verdict::Forward } else { Verdict::Drop(DropReason::TooBig) }
     }
 
+    /// There is no room for the flow of this packet: it goes where it would be picked up. A flood of forged connections,
+    /// which nobody can tell from true ones here, then costs the others nothing but new flows' choice of a backend.
+    pub(super) fn pass_by_hash<T: TraceSink>(
+        &mut self,
+        key: &FlowKey,
+        packet: &mut Packet<'_>,
+        now: Instant,
+        trace: &mut T,
+    ) -> Verdict {
+        let Some((_, path)) = self.path_by_hash(key) else { return Verdict::Drop(DropReason::FlowTableFull) };
+        trace.stage("conntrack", || "no room for a flow: by hash".to_owned());
+        match wrap(path, entropy(key), packet, now, trace) {
+            Ok(()) => Verdict::Forward,
+            Err(mtu) => self.too_big(packet, mtu, now),
+        }
+    }
+
     /// Where packets with this key go whose flow is not known, if they are for a DSR service.
     fn path_by_hash(&self, key: &FlowKey) -> Option<(ServiceId, &Path)> {
         let service = self.policy.snapshot.listeners.service(key.destination, key.protocol)?;

@@ -167,6 +167,23 @@ fn r53_segments_of_the_middle_are_picked_up_by_hash_and_stay() {
 }
 
 #[test]
+fn r39_where_there_is_no_room_for_a_flow_its_packets_go_by_hash() {
+    let mut world = World::new(&CONFIG.replace("[gateway]", "[gateway]\nmax-flows = 2"));
+    for n in 1..=2 {
+        world.client(n).syn("web").wrapped(GRE);
+        world.client(n).sends("web", &segment("ACK", 1_001, 1)).wrapped(GRE);
+    }
+    let mut backends = std::collections::HashSet::new();
+    for n in 10..40 {
+        let chosen = world.client(n).syn("many").wrapped(GRE).destination;
+        assert_eq!(world.client(n).sends("many", &segment("ACK", 1_001, 1)).wrapped(GRE).destination, chosen);
+        backends.insert(chosen);
+    }
+    assert_eq!((backends.len(), world.states().len()), (3, 2));
+    world.check_invariants();
+}
+
+#[test]
 fn r53_a_syn_ack_begins_nothing() {
     let mut world = World::new(CONFIG);
     let answer = world.client(1).sends("web", &segment("SYN ACK", 1, 2)).answered();

@@ -70,6 +70,7 @@ impl Decapsulate {
         let stop = Arc::new(Waker::new().map_err(|error| system(&error))?);
         let decap = Decap::start(&config).map_err(|error| not_started(&error))?;
         ::log::info!("taking {} apart", summary(&config));
+        warn_of_filters(&config);
         wake_on(signals, Arc::clone(&stop)).map_err(|error| system(&error))?;
         let counts = decap.run(&stop).map_err(|error| system(&error))?;
         ::log::info!("{}", told(&counts));
@@ -108,6 +109,15 @@ pub(super) fn of_gateway(snapshot: &Snapshot) -> DecapConfig {
     vips.dedup();
     let from = [true, false].into_iter().filter_map(|v4| snapshot.sources(v4).first()).map(|address| address.ip());
     DecapConfig { interface: String::new(), encapsulations, from: from.collect(), vips }
+}
+
+/// What would let everything arrive, and nothing come out.
+fn warn_of_filters(config: &DecapConfig) {
+    const ALL: &str = "/proc/sys/net/ipv4/conf/all/rp_filter";
+    let strict = std::fs::read_to_string(ALL).is_ok_and(|value| value.trim() == "1");
+    if strict && config.vips.iter().any(|vip| vip.address().is_ipv4()) {
+        ::log::warn!("rp_filter is strict for all, and drops every packet: sysctl -w net.ipv4.conf.all.rp_filter=2");
+    }
 }
 
 /// Wakes the one who takes packets apart when we are told to end.

@@ -11,8 +11,9 @@ pub(super) struct Vips {
 }
 
 impl Vips {
-    /// Makes all VIPs local to this machine, those that are not so yet.
-    pub(super) fn add(vips: &[Prefix]) -> Result<Self, NetlinkError> {
+    /// Makes all VIPs local to this machine, those that are not so yet, and one an address of the TUN as well: to a loose
+    /// reverse-path filter, which is the default of some distributions, a device without IPv4 address is as good as none.
+    pub(super) fn add(vips: &[Prefix], tun: u32) -> Result<Self, NetlinkError> {
         let mut netlink = Netlink::open()?;
         let loopback = netlink.link("lo")?.index;
         let mut this = Self { netlink, loopback, added: Vec::new() };
@@ -22,6 +23,10 @@ impl Vips {
                 Err(error) if error.errno() == Some(libc::EEXIST) => {}
                 Err(error) => return Err(error),
             }
+        }
+        if let Some(vip) = vips.iter().find(|vip| vip.address().is_ipv4()) {
+            let address = LocalAddress { interface: tun, address: vip.address(), prefix_length: 32 };
+            this.netlink.add_address(&address)?; // it ends with the TUN
         }
         Ok(this)
     }

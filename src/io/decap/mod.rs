@@ -85,7 +85,7 @@ impl Decap {
         let ears = listen(config)?;
         let tun = TunConfig { name: &config.interface, mtu: TUN_MTU, queues: 1, offloads: Offloads::None };
         let (tun, mut queues) = Tun::create(&tun).map_err(DecapError::Tun)?;
-        let vips = Vips::add(&config.vips).map_err(DecapError::Vips)?;
+        let vips = Vips::add(&config.vips, tun.index()).map_err(DecapError::Vips)?;
         Ok(Self {
             ears,
             queue: queues.remove(0),

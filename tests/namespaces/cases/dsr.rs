@@ -97,6 +97,10 @@ impl Way {
 
 fn curl(lab: &Lab, way: &Way) {
     let _servers = servers::nginx_everywhere(lab, 80);
+    // The default of some distributions, which a TUN without address would not pass.
+    for name in ["b1", "b2"] {
+        lab.backend(name).run("sysctl -qw net.ipv4.conf.all.rp_filter=2").succeeded();
+    }
     let (gateway, decaps) = way.serve(lab, &["b1", "b2"]);
     let url = format!("http://{}/", way.vip_with(80));
     let mut answers = Vec::new();
