@@ -64,6 +64,13 @@ impl Ethernet {
         }
     }
 
+    /// Listens until there is nothing more to hear: longer than the longest pause of the first announcements.
+    fn hear_out(&self) {
+        while !sys::wait(&[self.0.as_fd()], Some(Duration::from_secs(7))).unwrap().is_empty() {
+            while (&self.0).read(&mut [0; 2048]).is_ok() {}
+        }
+    }
+
     fn ask(&self, mac: [u8; 6], sender: [u8; 4], asked: [u8; 4]) {
         let head = [0xff; 6].into_iter().chain(mac).chain([8, 6, 0, 1, 8, 0, 6, 4, 0, 1]);
         let frame: Vec<u8> = head.chain(mac).chain(sender).chain([0; 6]).chain(asked).collect();
@@ -73,6 +80,11 @@ impl Ethernet {
 
 fn is_arp(operation: u8, sender: [u8; 4]) -> impl Fn(&[u8]) -> bool {
     move |frame| frame[20..22] == [0, operation] && frame[28..32] == sender
+}
+
+/// Of the IPv6 VIP.
+fn is_advertisement(frame: &[u8]) -> bool {
+    frame[54] == 136 && frame[62..78] == VIP6
 }
 
 #[test]
@@ -107,7 +119,7 @@ fn the_start_is_announced_in_the_form_that_linux_believes() {
     arp.hear(is_arp(1, [198, 51, 100, 16]));
     arp.hear(is_arp(1, [198, 51, 100, 31]));
 
-    let advertisement = ipv6.hear(|frame| frame[54] == 136 && frame[62..78] == VIP6);
+    let advertisement = ipv6.hear(is_advertisement);
     assert_eq!(advertisement[80..86], mac);
     assert_eq!(advertisement[58], 0x20, "override, not solicited");
 
@@ -226,17 +238,60 @@ fn another_interface_of_ours_is_no_rival() {
 fn a_rival_is_told_whose_address_it_is() {
     let Some(world) = World::build("a_rival_is_told_whose_address_it_is") else { return };
     let arp = Ethernet::open(&world, ARP);
-    let _announcer = announcer(&world, &OURS);
-    // An address inside the prefix: the burst's own announcements of it are over when its defence is looked for, or
-    // there is one more of them; so count.
-    let vip = [198, 51, 100, 20];
+    // The prefix is too wide to be announced: all that is heard is the defence.
+    let _announcer = announcer(&world, &WIDE);
+    let vip = [192, 0, 2, 20];
     let mac = mac_of_a(&world);
-    for _ in 0..7 {
-        arp.hear(is_arp(1, vip));
-    }
     arp.ask([2, 0, 0, 0, 0, 66], vip, vip);
     let defence = arp.hear(|frame| is_arp(1, vip)(frame) && frame[22..28] == mac);
     assert_eq!(defence[38..42], vip);
+}
+
+/// Announcements begin anew when this end of the cable has been down for a moment, too short for anybody to see.
+fn flap_is_answered_by_announcements(test: &str, name: &str) {
+    let Some(world) = World::build(test) else { return };
+    let (arp, ipv6) = (Ethernet::open(&world, ARP), Ethernet::open(&world, IPV6));
+    let _announcer = announcer(&world, &OURS);
+    arp.hear(is_arp(1, [192, 0, 2, 10]));
+    arp.hear_out();
+    ipv6.hear_out();
+    let flap = || {
+        let mut netlink = Netlink::open().unwrap();
+        let index = netlink.link(name).unwrap().index;
+        for up in [false, true] {
+            netlink.change_link(index, &LinkChange { up: Some(up), ..LinkChange::default() }).unwrap();
+        }
+    };
+    let end = if name == "left" { &world.a } else { &world.b };
+    end.run(flap).unwrap();
+    arp.hear(is_arp(1, [192, 0, 2, 10]));
+    ipv6.hear(is_advertisement);
+    let groups = || std::fs::read_to_string("/proc/thread-self/net/igmp6").unwrap();
+    assert!(world.a.run(groups).unwrap().contains("ff0200000000000000000001ff000010"), "solicitations are heard");
+}
+
+#[test]
+fn a_link_that_was_set_down_is_announced_on_when_it_is_up() {
+    flap_is_answered_by_announcements("a_link_that_was_set_down_is_announced_on_when_it_is_up", "left");
+}
+
+#[test]
+fn a_cable_that_was_pulled_is_announced_on_when_it_is_plugged_in() {
+    flap_is_answered_by_announcements("a_cable_that_was_pulled_is_announced_on_when_it_is_plugged_in", "right");
+}
+
+#[test]
+fn another_hardware_address_is_in_what_is_said_from_then_on() {
+    const TEST: &str = "another_hardware_address_is_in_what_is_said_from_then_on";
+    let Some(world) = World::build(TEST) else { return };
+    let arp = Ethernet::open(&world, ARP);
+    let _announcer = announcer(&world, &OURS);
+    let change = || Command::new("ip").args(["link", "set", "left", "address", "02:00:00:00:00:77"]).status();
+    match world.a.run(change).unwrap() {
+        Ok(status) => assert!(status.success()),
+        Err(_) => return crate::common::skip(TEST, "`ip` is missing", "apt-get install iproute2"),
+    }
+    arp.hear(|frame| is_arp(1, [192, 0, 2, 10])(frame) && frame[22..28] == [2, 0, 0, 0, 0, 0x77]);
 }
 
 #[test]

@@ -152,7 +152,7 @@ fn an_address_is_listed_and_its_coming_is_noticed() {
     let body = || {
         let mut netlink = Netlink::open().unwrap();
         let interface = netlink.link("left").unwrap().index;
-        let watch = Watch::addresses().unwrap();
+        let watch = Watch::links_and_addresses().unwrap();
         // IPv6 tells of a new address from a work queue of the kernel: a little later.
         let changed = || !sys::wait(&[watch.as_fd()], Some(Duration::from_secs(10))).unwrap().is_empty();
         for (address, prefix_length) in [(ip("192.0.2.1"), 32), (ip("2001:db8::1"), 128)] {

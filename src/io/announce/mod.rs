@@ -1,5 +1,6 @@
 //! Tells the neighbours that VIPs and source addresses are here: answers ARP requests and neighbour solicitations for
-//! them, and announces them when we start.
+//! them, and announces them when we start and whenever a link has come up: who is at its other end now knows nothing of
+//! us, or has forgotten it.
 //!
 //! The kernel could answer for us (proxy ARP, proxy NDP), but it waits up to 0.8 s before it does, unless told
 //! otherwise on interfaces that are not ours to configure, and it goes on answering for a gateway that is dead. So we
@@ -28,7 +29,7 @@ use std::time::Duration;
 use crate::engine::Instant;
 use crate::wire::Family;
 
-use super::netlink::{Netlink, NetlinkError, Prefix, Watch};
+use super::netlink::{Link, Netlink, NetlinkError, Prefix, Watch};
 use super::sys::{self, Waker};
 use super::words::{in_words, with_remedy};
 use schedule::Schedule;
@@ -85,7 +86,7 @@ impl Announcer {
         }
         let mut netlink = Netlink::open()?;
         // Watch first, then list: an address that comes in between is noticed.
-        let watch = Watch::addresses()?;
+        let watch = Watch::links_and_addresses()?;
         let held = held_by_kernel(&mut netlink)?;
         let book = AddressBook { ours: addresses.to_vec(), held };
         let mut ears = Vec::new();
@@ -170,6 +171,7 @@ impl AddressBook {
 struct Ear {
     interface: String,
     mac: Mac,
+    carrier: Option<u32>,
     family: Family,
     socket: File,
     /// Keeps the multicast groups joined.
@@ -206,9 +208,17 @@ impl Ear {
                     Some,
                 ),
             };
-            ears.push(Self { interface: interface.to_owned(), mac, family, socket, _groups: groups });
+            let (interface, carrier) = (interface.to_owned(), link.carrier);
+            ears.push(Self { interface, mac, carrier, family, socket, _groups: groups });
         }
         Ok(ears)
+    }
+
+    /// Takes note of the interface's state; true if it has come up, or got another hardware address.
+    fn look_at(&mut self, link: &Link) -> bool {
+        let before = (self.carrier, self.mac);
+        (self.carrier, self.mac) = (link.carrier, link.hardware_address.unwrap_or(self.mac));
+        self.carrier.is_some() && (self.carrier, self.mac) != before
     }
 
     fn announce(&self, address: IpAddr) {
@@ -279,12 +289,8 @@ impl Crier {
             if ready.contains(0) {
                 return;
             }
-            if ready.contains(1) {
-                self.watch.clear();
-                match held_by_kernel(&mut self.netlink) {
-                    Ok(held) => self.book.held = held,
-                    Err(error) => log::warn!("{error}"),
-                }
+            if ready.contains(1) && self.look_around() {
+                schedule = Schedule::new(sys::now());
             }
             for n in 0..self.ears.len() {
                 if ready.contains(2 + n)
@@ -294,6 +300,21 @@ impl Crier {
                 }
             }
         }
+    }
+
+    /// Takes note of what has changed; true if neighbours have to be told.
+    fn look_around(&mut self) -> bool {
+        self.watch.clear();
+        match held_by_kernel(&mut self.netlink) {
+            Ok(held) => self.book.held = held,
+            Err(error) => log::warn!("{error}"),
+        }
+        let mut news = false;
+        for ear in &mut self.ears {
+            // One that is gone for good is deaf for good.
+            news |= self.netlink.link(&ear.interface).is_ok_and(|link| ear.look_at(&link));
+        }
+        news
     }
 
     fn announce_all(&self) {
@@ -364,7 +385,8 @@ mod tests {
     #[test]
     fn a_flood_of_frames_leaves_a_turn_to_the_others() {
         let socket = File::open("/dev/zero").unwrap(); // a frame of zeros, whenever one is read
-        let ear = Ear { interface: "eth0".to_owned(), mac: [2; 6], family: Family::V4, socket, _groups: None };
+        let (interface, mac, carrier) = ("eth0".to_owned(), [2; 6], Some(1));
+        let ear = Ear { interface, mac, carrier, family: Family::V4, socket, _groups: None };
         assert_eq!(ear.answer(&AddressBook { ours: Vec::new(), held: Vec::new() }), None);
     }
 }

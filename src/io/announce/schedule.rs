@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::engine::Instant;
 
-/// After the start: the first frame may be lost, a port may take a moment to forward, a neighbour may ignore a change
+/// After the start, ours or a link's: the first frame may be lost, a port may take a moment to forward, a neighbour may ignore a change
 /// within a second of its last one.
 const BURST: [Duration; 7] = [
     Duration::ZERO,

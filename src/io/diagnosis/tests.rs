@@ -20,7 +20,7 @@ fn snapshot(text: &str) -> Snapshot {
 fn link(index: u32, name: &str) -> Link {
     let (mtu, up, hardware_address) = (1500, true, Some([2, 0, 0, 0, 0, 1]));
     let (queue_length, queue_discipline) = (1000, "noqueue".to_owned());
-    Link { index, name: name.to_owned(), mtu, up, hardware_address, queue_length, queue_discipline }
+    Link { index, name: name.to_owned(), mtu, up, carrier: Some(1), hardware_address, queue_length, queue_discipline }
 }
 
 fn healthy() -> Host {

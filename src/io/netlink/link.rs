@@ -23,6 +23,9 @@ pub struct Link {
     pub mtu: u32,
     /// Whether it is administratively up.
     pub up: bool,
+    /// How often it has found somebody at the other end, if somebody is there now: another number means that it was
+    /// down in between, however short.
+    pub carrier: Option<u32>,
     /// MAC address, if it is an Ethernet.
     pub hardware_address: Option<[u8; 6]>,
     /// Slots of its transmit queue; for a TUN, of the ring that its reader drains.
@@ -191,6 +194,7 @@ fn describe(answer: RouteNetlinkMessage) -> Option<Link> {
         name: String::new(),
         mtu: 0,
         up: message.header.flags.contains(LinkFlags::Up),
+        carrier: message.header.flags.contains(LinkFlags::LowerUp).then_some(0),
         hardware_address: None,
         queue_length: 0,
         queue_discipline: String::new(),
@@ -202,6 +206,8 @@ fn describe(answer: RouteNetlinkMessage) -> Option<Link> {
             link.mtu = mtu;
         } else if let LinkAttribute::TxQueueLen(slots) = attribute {
             link.queue_length = slots;
+        } else if let LinkAttribute::CarrierUpCount(times) = attribute {
+            link.carrier = link.carrier.map(|_| times);
         } else if let LinkAttribute::Qdisc(name) = attribute {
             link.queue_discipline = name;
         } else if let LinkAttribute::Address(bytes) = attribute

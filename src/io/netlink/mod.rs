@@ -136,13 +136,13 @@ impl Netlink {
 pub struct Watch(Socket);
 
 impl Watch {
-    /// Watches addresses: one is added to an interface, or removed.
+    /// Watches links and their addresses: one is added, removed, or changes its state.
     ///
     /// # Errors
     /// No descriptor or memory left.
-    pub fn addresses() -> Result<Self, NetlinkError> {
-        Self::open(&[libc::RTNLGRP_IPV4_IFADDR, libc::RTNLGRP_IPV6_IFADDR])
-            .map_err(|error| NetlinkError::new("watch the interfaces' addresses", error))
+    pub fn links_and_addresses() -> Result<Self, NetlinkError> {
+        Self::open(&[libc::RTNLGRP_LINK, libc::RTNLGRP_IPV4_IFADDR, libc::RTNLGRP_IPV6_IFADDR])
+            .map_err(|error| NetlinkError::new("watch the interfaces and their addresses", error))
     }
 
     /// Watches links: one comes, goes, or is set up or down.
