@@ -159,6 +159,23 @@ fn segments_that_are_refused_themselves_are_a_packet_lost() {
     assert_eq!((counters.drops(DropReason::SendFailed).get(), counters.segmented.get()), (1, 0));
 }
 
+/// No offload knows our tunnels: what goes into one is cut in any case, which is no fall-back and not counted as one.
+#[test]
+fn a_super_packet_leaves_by_a_tunnel_in_outer_packets() {
+    let (world, faults) = faulty_world();
+    faults.super_packets.store(libc::EINVAL, Relaxed);
+    let (client, vip) = (at("198.51.100.7:4000"), at("192.0.2.12:5000"));
+    world.gives_frame(0, super_packet(build::udp(client, vip, &payload()), Gso::Udp));
+    let count = PAYLOAD.div_ceil(SEGMENT);
+    let outer: Vec<_> = (0..count).map(|_| world.gets(0)).collect();
+    assert!(outer.iter().all(|packet| packet[9] == 4 && packet[16..20] == [10, 0, 0, 3]), "IP in IP, to the backend");
+    assert_eq!(outer.iter().flat_map(|packet| payload_of(&packet[20..])).copied().collect::<Vec<_>>(), payload());
+    let shared = world.stop(1);
+    let counters = shared.counters.workers().next().unwrap();
+    assert_eq!((counters.forwarded.get(), counters.sent.packets.get()), (1, count as u64));
+    assert_eq!((counters.segmented.get(), faults.refused.load(Relaxed)), (0, 0));
+}
+
 /// The packets that the tests give are what they say.
 #[test]
 fn the_super_packets_given_are_sound() {

@@ -30,6 +30,14 @@ name = "dns"
 protocol = "udp"
 listen = ["192.0.2.10:53", "[2001:db8::10]:53"]
 backends = [{ address = "10.0.0.1:53" }, { address = "[fd00::1]:53" }]
+
+[[service]]
+name = "media"
+protocol = "udp"
+mode = "dsr"
+encapsulation = "ipip"
+listen = "192.0.2.12:5000"
+backends = [{ address = "10.0.0.3" }]
 "#;
 
 /// How long a packet may take: an end to a test that fails.
