@@ -32,12 +32,12 @@ main() {
     local verb=$1
     shift
     case $verb in
-        up) [[ $# -eq 0 ]] || usage; need_root; lab=${LAB:-tg$$}; up ;;
+        up) [[ $# -eq 0 ]] || usage; need_root; new_lab; up ;;
         down) [[ $# -eq 0 ]] || usage; need_root; find_lab; down ;;
         router) [[ $# -eq 1 ]] || usage; need_root; find_lab; router "$1" ;;
         direct) [[ $# -eq 0 ]] || usage; need_root; find_lab; direct ;;
         exec) [[ $# -ge 2 ]] || usage; need_root; find_lab; exec ip netns exec "$lab-$1" "${@:2}" ;;
-        run) [[ $# -ge 1 ]] || usage; need_root; lab=${LAB:-tg$$}; run "$@" ;;
+        run) [[ $# -ge 1 ]] || usage; need_root; new_lab; run "$@" ;;
         *) usage ;;
     esac
 }
@@ -49,6 +49,15 @@ need_root() {
     fi
     if ! command -v ip >/dev/null; then
         echo "lab.sh: there is no ip command; install it with: apt-get install iproute2" >&2
+        exit 1
+    fi
+}
+
+# A lab that is up is somebody's: to fail half-way would remove it.
+new_lab() {
+    lab=${LAB:-tg$$}
+    if [[ -e /run/netns/$lab-gw ]]; then
+        echo "lab.sh: the lab $lab is up already; remove it (LAB=$lab lab.sh down), or take another name (LAB=NAME)" >&2
         exit 1
     fi
 }

@@ -71,9 +71,14 @@ impl Lab {
         Host { lab: self, name }
     }
 
+    /// What `lab.sh` says to these words, with this lab's name.
+    pub(crate) fn asked_for(&self, arguments: &[&str]) -> std::process::Output {
+        script(&self.name, arguments)
+    }
+
     #[track_caller]
     fn script(&self, arguments: &[&str]) {
-        let output = script(&self.name, arguments);
+        let output = self.asked_for(arguments);
         assert!(output.status.success(), "lab.sh {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     }
 }

@@ -24,6 +24,7 @@ pub(super) fn cases() -> Vec<Case> {
     let keeping = [Setup { engine: Engine::Tungate { workers: 1 }, family: Family::V4, nat: Nat::Destination }];
     let one = [Setup { engine: Engine::Tungate { workers: 1 }, family: Family::V4, nat: Nat::Full }];
     cases.extend(in_setups("a_signal_at_the_start_leaves_nothing", &[], one, signal_at_the_start));
+    cases.extend(in_setups("a_lab_that_is_up_is_left_alone", &[], one, second_lab));
     let needs = &["curl", "nft", "nginx"];
     cases.extend(in_setups("a_reverse_path_filter_only_harms_rules_by_mark", needs, keeping, filtered));
     cases
@@ -89,6 +90,18 @@ fn signal_at_the_start(lab: &Lab, _: &Setup) {
     assert!(output.status.success(), "{}", output.report());
     assert_eq!(state_of(lab), before);
     assert!(!gateway.socket().exists(), "the admin socket is left");
+}
+
+/// Who runs `lab.sh up` twice under one name keeps what runs in the first.
+fn second_lab(lab: &Lab, _: &Setup) {
+    let mut resident = lab.gateway().start("sleep 60");
+    for words in [&["up"][..], &["run", "true"]] {
+        let output = lab.asked_for(words);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && said.contains("is up already"), "{words:?}: {said}");
+        lab.client().run("ip link show eth0").succeeded();
+        assert!(!resident.has_ended(), "{words:?} has ended what ran in the lab");
+    }
 }
 
 /// Interfaces, routes and rules of the gateway, without what changes by itself.
