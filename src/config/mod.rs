@@ -25,6 +25,7 @@ pub use self::listeners::{Carried, Listen, Listeners};
 pub use self::names::enumerate;
 use self::raw::RawFile;
 pub use self::schema::schema;
+pub use self::text::bad_interface;
 use crate::wire::tunnel::{Encapsulation, Tunnel};
 use crate::wire::{Address, Endpoint};
 

@@ -178,10 +178,11 @@ pub(super) fn bad_name(name: &str) -> Option<&'static str> {
     }
 }
 
-/// Why a name cannot be a network interface's, if so: the kernel's dev_valid_name(), and no `%`, which it would replace.
-pub(super) fn bad_interface(name: &str) -> Option<&'static str> {
+/// Why a name cannot be a network interface's, if so: the kernel's dev_valid_name(), its settings of all interfaces
+/// (`net.ipv4.conf.all`), and no `%`, which it would replace.
+pub fn bad_interface(name: &str) -> Option<&'static str> {
     let fits = |c: char| c.is_ascii_graphic() && !['/', ':', '%'].contains(&c);
-    if name.is_empty() || name == "." || name == ".." {
+    if matches!(name, "" | "." | ".." | "all" | "default") {
         Some("the kernel does not take this name")
     } else if name.len() > 15 {
         Some("it is longer than 15 characters")
@@ -324,6 +325,18 @@ mod tests {
     fn all_ports_are_a_range() {
         assert_eq!(listen("192.0.2.1:*").unwrap().ports, 1..=65_535);
         assert_eq!(listen("192.0.2.1:7-7").unwrap().ports, 7..=7);
+    }
+
+    #[test]
+    fn names_that_the_kernel_would_refuse_or_number_are_refused_first() {
+        for name in ["tungate0", "a", "fifteen-bytes-x", "tun.5", "...", "all0"] {
+            assert_eq!(bad_interface(name), None, "{name}");
+        }
+        let bad =
+            ["", ".", "..", "sixteen-bytes-xy", "a b", "a/b", "a:b", "tun%d", "a\tb", "t\u{e4}n", "all", "default"];
+        for name in bad {
+            assert!(bad_interface(name).is_some(), "{name}");
+        }
     }
 
     #[test]

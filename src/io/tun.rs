@@ -36,6 +36,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use super::netlink::{Ipv4Setting, LinkChange, Netlink, NetlinkError};
 use super::sys;
 use super::words::{in_words, with_remedy};
+use crate::config::bad_interface;
 
 /// Slots of each queue's ring. A full ring drops; each slot may hold 64 KiB of kernel memory.
 const RING_SLOTS: u32 = 4096;
@@ -311,19 +312,4 @@ fn configure(netlink: &mut Netlink, index: u32, config: &TunConfig<'_>) -> Resul
     }
     netlink.change_link(index, &LinkChange { up: Some(true), ..LinkChange::default() })?;
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_that_the_kernel_would_refuse_or_number_are_refused_first() {
-        for name in ["tungate0", "a", "fifteen-bytes-x", "tun.5", "..."] {
-            assert!(valid(name).is_ok(), "{name}");
-        }
-        for name in ["", ".", "..", "sixteen-bytes-xy", "a b", "a/b", "a:b", "tun%d", "a\tb"] {
-            assert!(matches!(valid(name), Err(TunError::BadName(_))), "{name}");
-        }
-    }
 }
