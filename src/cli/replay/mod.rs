@@ -5,7 +5,7 @@ mod gateway;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::{self, Path, PathBuf};
 
 use clap::Args;
 
@@ -89,9 +89,8 @@ impl Replay {
     }
 
     /// Which of the outputs goes to stdout. None of them may be one of the inputs: it would be emptied before it is
-    /// read.
+    /// read. Nor may both go to one file: each would write over the other.
     fn check_sinks(&self) -> Result<Option<Pipe>, Failure> {
-        let identity = |path: &Path| fs::metadata(path).ok().map(|file| (file.dev(), file.ino()));
         for sink in [&self.write, &self.report].into_iter().flatten() {
             let is_input =
                 |input: &PathBuf| !is_dash(sink) && identity(sink).is_some_and(|id| identity(input) == Some(id));
@@ -99,6 +98,13 @@ impl Replay {
                 let message = format!("{} is read here, so it is not written to", sink.display());
                 return Err(Failure::new(Exit::Usage, message).help("choose another file for the output"));
             }
+        }
+        if let (Some(write), Some(report)) = (&self.write, &self.report)
+            && !is_dash(write)
+            && are_one_file(write, report)
+        {
+            let message = format!("{} cannot take both the packets and the report", write.display());
+            return Err(Failure::new(Exit::Usage, message).help("choose another file for one of the two"));
         }
         let dash = |sink: &Option<PathBuf>| sink.as_deref().is_some_and(is_dash);
         match (dash(&self.write), dash(&self.report)) {
@@ -143,6 +149,19 @@ impl Replay {
 enum Pipe {
     Write,
     Report,
+}
+
+/// Device and inode of what is there.
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    fs::metadata(path).ok().map(|file| (file.dev(), file.ino()))
+}
+
+/// Whether what is written to one overwrites what is written to the other. `/dev/null` and pipes take anything.
+fn are_one_file(one: &Path, other: &Path) -> bool {
+    match identity(one) {
+        Some(id) => identity(other) == Some(id) && one.is_file(),
+        None => path::absolute(one).ok() == path::absolute(other).ok(),
+    }
 }
 
 fn is_dash(path: &Path) -> bool {
