@@ -47,3 +47,17 @@ fn a_live_demo_whose_gateway_has_lost_its_tun_ends_and_says_so() {
     let said = std::io::read_to_string(demo.0.stderr.take().unwrap()).unwrap();
     assert_eq!((demo.0.wait().unwrap().code(), said.contains("the TUN was taken away")), (Some(1), true), "{said}");
 }
+
+#[test]
+fn a_root_who_may_not_make_namespaces_is_told_what_he_lacks() {
+    const TEST: &str = "a_root_who_may_not_make_namespaces_is_told_what_he_lacks";
+    if sys::effective_user() != 0 {
+        return common::skip(TEST, "needs root", "sudo -E cargo test --test demo");
+    }
+    let less = ["--bounding-set=-sys_admin", "--inh-caps=-sys_admin", env!("CARGO_BIN_EXE_tungate"), "demo", "--once"];
+    let Ok(output) = Command::new("setpriv").args(less).output() else {
+        return common::skip(TEST, "there is no setpriv", "apt-get install util-linux");
+    };
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!((output.status.code(), said.contains("CAP_SYS_ADMIN")), (Some(4), true), "{said}");
+}

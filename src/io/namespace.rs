@@ -132,6 +132,12 @@ impl NamespaceError {
                 "raise `user.max_user_namespaces` and `user.max_net_namespaces` with sysctl (a limit of 0 forbids them)",
             );
         }
+        if sys::effective_user() == 0 {
+            return Self::Forbidden(
+                error,
+                "root needs CAP_SYS_ADMIN and CAP_NET_ADMIN for it (a container: `--privileged`)",
+            );
+        }
         Self::Forbidden(error, "run as root (a container's security profile may forbid namespaces altogether)")
     }
 }

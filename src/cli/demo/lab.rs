@@ -200,6 +200,13 @@ impl std::fmt::Display for LabError {
     }
 }
 
+impl LabError {
+    /// Whether it is for want of privileges.
+    pub(super) const fn is_refusal(&self) -> bool {
+        matches!(self, Self::Namespace(NamespaceError::Forbidden(..)))
+    }
+}
+
 impl From<NamespaceError> for LabError {
     fn from(error: NamespaceError) -> Self {
         Self::Namespace(error)

@@ -61,7 +61,9 @@ impl Demo {
         if sys::effective_user() != 0 {
             enter_user_namespace().map_err(|error| Failure::new(Exit::Refused, error.to_string()))?;
         }
-        let lab = Lab::build().map_err(|error| Failure::no(error.to_string()))?;
+        let lab = Lab::build().map_err(|error| {
+            Failure::new(if error.is_refusal() { Exit::Refused } else { Exit::No }, error.to_string())
+        })?;
         let (text, picture) = match self.mode {
             Mode::Nat => (lab::NAT, NAT_PICTURE),
             Mode::Dsr => (lab::DSR, DSR_PICTURE),
