@@ -101,6 +101,22 @@ fn tests_by_rule() -> BTreeMap<usize, BTreeSet<String>> {
     tests
 }
 
+/// There a test that is skipped has failed.
+#[test]
+fn ci_installs_what_a_test_would_be_skipped_without() {
+    const ASKED: &str = "apt-get install ";
+    let ci = fs::read_to_string(root(".ci/run")).unwrap();
+    let installed: BTreeSet<&str> = ci.split_whitespace().filter_map(|word| Some(word.split_once(':')?.1)).collect();
+    for file in rust_files() {
+        let text = fs::read_to_string(&file).unwrap();
+        for after in text.split(ASKED).skip(1) {
+            let package = after.split(|c: char| !c.is_ascii_alphanumeric() && c != '-').next().unwrap();
+            let known = package.is_empty() || installed.contains(package);
+            assert!(known, "{}: {package} is not among the packages of .ci/run", file.display());
+        }
+    }
+}
+
 fn rust_files() -> Vec<PathBuf> {
     let (mut folders, mut files) = (vec![root("src"), root("tests")], Vec::new());
     while let Some(folder) = folders.pop() {
