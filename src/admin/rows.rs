@@ -9,9 +9,9 @@ pub struct ServiceRow {
     pub name: String,
     /// Listen addresses as in the configuration.
     pub listen: Vec<String>,
-    /// `tcp` or `udp`.
+    /// `tcp`, `udp` or `any`.
     pub protocol: String,
-    /// `nat`.
+    /// `nat` or `dsr`.
     pub mode: String,
     /// The scheduler's name as in the configuration.
     pub balance: String,

@@ -28,6 +28,16 @@ impl Path {
         Self { tunnel, mtu, learned: AtomicU64::new(0), next_id: AtomicU32::new(seed as u32) }
     }
 
+    /// The same way for a rehearsal: what is known of it now; what is learned there is not learned here.
+    pub(super) fn rehearsed(&self) -> Self {
+        Self {
+            tunnel: self.tunnel,
+            mtu: self.mtu,
+            learned: AtomicU64::new(self.learned.load(Relaxed)),
+            next_id: AtomicU32::new(self.next_id.load(Relaxed)),
+        }
+    }
+
     /// Its tunnel.
     pub fn tunnel(&self) -> &Tunnel {
         &self.tunnel

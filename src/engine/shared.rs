@@ -52,9 +52,8 @@ impl Shared {
     #[must_use]
     pub fn rehearsal(&self, flow: Option<&Arc<Flow>>) -> Arc<Self> {
         let policy = self.policy.load();
-        let snapshot = Arc::clone(&policy.snapshot);
-        let (services, backends) = (snapshot.services.len(), snapshot.backends.len());
-        let table = Table::new(snapshot.gateway.max_flows, self.seed);
+        let (services, backends) = (policy.snapshot.services.len(), policy.snapshot.backends.len());
+        let table = Table::new(policy.snapshot.gateway.max_flows, self.seed);
         if let Some(flow) = flow {
             table.commit(&Arc::new(flow.rehearsed())).expect("the table is empty");
         }
@@ -63,11 +62,7 @@ impl Shared {
             counters: Counters::new(1, services, backends),
             loads: self.loads.clone(),
             limits: self.limits.clone(),
-            policy: ArcSwap::from_pointee(if policy.is_closed() {
-                policy.closed()
-            } else {
-                Policy::rehearsal(snapshot)
-            }),
+            policy: ArcSwap::from_pointee(policy.rehearsal()),
             seed: self.seed,
             workers: 1,
         })
@@ -94,6 +89,12 @@ enum Intake {
     Closed,
 }
 
+impl Intake {
+    fn unbuilt(snapshot: &Snapshot) -> Self {
+        Self::Open(snapshot.services.iter().map(|_| OnceLock::new()).collect())
+    }
+}
+
 /// The schedulers of one service.
 #[derive(Debug)]
 struct Schedulers {
@@ -107,19 +108,20 @@ impl Policy {
     /// Builds the schedulers of a snapshot, and the paths to its backends. A service that listens in both families has a
     /// scheduler for each: a flow never changes its family. A tunnel of either carries both.
     pub fn new(snapshot: Arc<Snapshot>) -> Self {
-        let this = Self::rehearsal(snapshot);
+        let path = |id| Some(Arc::new(Path::new(snapshot.tunnel(id)?, snapshot.gateway.mtu, u64::from(id.0) << 16)));
+        let paths = (0..number(snapshot.backends.len())).map(BackendId).map(path).collect();
+        let this = Self { intake: Intake::unbuilt(&snapshot), paths, snapshot };
         for id in (0..number(this.snapshot.services.len())).map(ServiceId) {
             this.schedulers(id);
         }
         this
     }
 
-    /// The same, but for schedulers, which are built when they are asked for.
-    fn rehearsal(snapshot: Arc<Snapshot>) -> Self {
-        let path = |id| Some(Arc::new(Path::new(snapshot.tunnel(id)?, snapshot.gateway.mtu, u64::from(id.0) << 16)));
-        let paths = (0..number(snapshot.backends.len())).map(BackendId).map(path).collect();
-        let intake = Intake::Open(snapshot.services.iter().map(|_| OnceLock::new()).collect());
-        Self { intake, paths, snapshot }
+    /// The same for a rehearsal: schedulers are built when they are asked for, and nothing is shared that can change.
+    fn rehearsal(&self) -> Self {
+        let intake = if self.is_closed() { Intake::Closed } else { Intake::unbuilt(&self.snapshot) };
+        let paths = self.paths.iter().map(|path| path.as_deref().map(|path| Arc::new(path.rehearsed()))).collect();
+        Self { intake, paths, snapshot: Arc::clone(&self.snapshot) }
     }
 
     /// The same configuration, but no new flow is taken: for a gateway that is about to stop.
@@ -194,6 +196,7 @@ fn number(count: usize) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::Instant;
 
     /// The control thread waits for it.
     #[test]
@@ -214,5 +217,25 @@ mod tests {
         let rehearsal = shared.rehearsal(None);
         assert!(rehearsal.policy.load().scheduler(ServiceId(1), Family::V4).is_some());
         assert_eq!(built(&rehearsal), [false, true]);
+    }
+
+    /// An ICMP error may be explained, too.
+    #[test]
+    fn a_rehearsal_knows_the_path_mtu_and_teaches_the_gateway_none() {
+        let text = "[gateway]\nsource-addresses = ['10.99.0.10']\n[[service]]\nname = 'web'\nmode = 'dsr'\n\
+                    listen = '192.0.2.1:80'\nbackends = [{ address = '10.0.0.1' }]\n";
+        let shared = Shared::new(crate::config::load(text, "test.toml", 0, "host").unwrap(), 1, 7);
+        let now = Instant::from_micros(1_000_000);
+        for (policy, mtu) in [(None, 1400), (Some(shared.policy.load().closed()), 1399)] {
+            if let Some(policy) = policy {
+                shared.policy.store(Arc::new(policy));
+            }
+            let path = |shared: &Shared| Arc::clone(shared.policy.load().path(BackendId(0)).unwrap());
+            assert!(path(&shared).learn(u32::from(mtu), now));
+            let rehearsal = shared.rehearsal(None);
+            assert_eq!(path(&rehearsal).mtu(now), mtu);
+            assert!(path(&rehearsal).learn(1000, now));
+            assert_eq!(path(&shared).mtu(now), mtu);
+        }
     }
 }

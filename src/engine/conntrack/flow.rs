@@ -237,7 +237,7 @@ impl Flow {
             original: self.original,
             reply: self.reply,
             rewrites: self.rewrites,
-            path: self.path.clone(),
+            path: self.path.as_deref().map(|path| Arc::new(path.rehearsed())),
             service: self.service,
             backend: self.backend,
             owner: WorkerId(0),
