@@ -99,7 +99,10 @@ impl Tun {
     /// # Errors
     /// [`TunError`]; nothing is left behind.
     pub fn create(config: &TunConfig<'_>) -> Result<(Self, Vec<TunQueue>), TunError> {
-        let name = valid(config.name)?;
+        let name = config.name;
+        if let Some(why) = bad_interface(name) {
+            return Err(TunError::BadName(name.to_owned(), why));
+        }
         let several = if config.queues > 1 { libc::IFF_MULTI_QUEUE } else { 0 };
         let flags = libc::IFF_TUN | libc::IFF_NO_PI | libc::IFF_VNET_HDR | several;
         let mut queues = vec![attach(name, flags | libc::IFF_TUN_EXCL)?];
@@ -197,8 +200,8 @@ pub enum TunError {
     NotPermitted,
     /// An interface of that name exists. It is left alone.
     NameTaken(String),
-    /// No interface can have this name.
-    BadName(String),
+    /// No interface can have this name, and why.
+    BadName(String, &'static str),
     /// The kernel refused for another reason.
     Refused(io::Error),
     /// Created, but not to be configured; it is removed again.
@@ -226,10 +229,7 @@ impl fmt::Display for TunError {
                 "an interface named {name} exists already: give `interface` in [gateway] another name, or remove that one \
                  (`ip link del {name}`) if nothing uses it"
             ),
-            Self::BadName(name) => write!(
-                f,
-                "`{name}` cannot name an interface: 1 to 15 bytes, no space, no `/`, `:` or `%`, and neither `.` nor `..`"
-            ),
+            Self::BadName(name, why) => write!(f, "`{name}` cannot name an interface: {why}"),
             Self::Refused(error) => write!(f, "the kernel refuses to create a TUN: {}", with_remedy(error)),
             Self::Configuration(error) => write!(f, "the TUN cannot be set up: {error}"),
         }
@@ -242,15 +242,6 @@ impl From<NetlinkError> for TunError {
     fn from(error: NetlinkError) -> Self {
         Self::Configuration(error)
     }
-}
-
-/// The kernel's rules for names (`dev_valid_name`), and no `%`, which it would take as a pattern to number.
-fn valid(name: &str) -> Result<&str, TunError> {
-    let bad = |c: char| c.is_ascii_whitespace() || matches!(c, '/' | ':' | '%' | '\0');
-    if name.is_empty() || name.len() > 15 || matches!(name, "." | "..") || name.contains(bad) {
-        return Err(TunError::BadName(name.to_owned()));
-    }
-    Ok(name)
 }
 
 /// Opens `/dev/net/tun`, which creates nothing yet.
