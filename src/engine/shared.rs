@@ -131,8 +131,7 @@ impl Policy {
     }
 
     /// The scheduler of a DSR service for packets of the middle of a flow that is not known (R53): by hash, so that all
-    /// packets of that flow, on all gateways, go one way. `None` for other services, and if no new
-    /// flows are taken.
+    /// packets of that flow, on all gateways, go one way. `None` for other services, and if no new flows are taken.
     pub fn pick_up(&self, service: ServiceId) -> Option<&dyn Scheduler> {
         if !self.snapshot.service(service).is_tunnelled() {
             return None;

@@ -12,6 +12,10 @@ use crate::wire::icmp::{self, Error};
 use crate::wire::tunnel::{self, Fit, Quoted};
 use crate::wire::{Address, Family, Packet, TcpFlags};
 
+/// What nobody's packet shows to have been sent by us may be forged, and shall not cut a backend's packets to pieces: below
+/// this, which every IPv4 host takes (RFC 791 3.1), it is not believed (RFC 5927 7.2).
+const LEAST_UNPROVEN: u32 = 576;
+
 /// The established path of a tunnelled flow: no lock, no allocation, no clock.
 #[inline]
 pub(super) fn pass<T: TraceSink>(
@@ -208,8 +212,10 @@ impl Engine {
             trace.route(Route { service: Some(flow.service), backend: Some(flow.backend) });
         }
         let of_flow = flow.as_ref().and_then(|flow| flow.path()).filter(|path| *path.tunnel() == quoted.tunnel);
-        for path in self.policy.paths_by(&quoted.tunnel).chain(of_flow) {
-            path.learn(mtu, now);
+        if of_flow.is_some() || mtu >= LEAST_UNPROVEN {
+            for path in self.policy.paths_by(&quoted.tunnel).chain(of_flow) {
+                path.learn(mtu, now);
+            }
         }
         let Some(path) = of_flow else { return Some(Verdict::Consume) };
         trace.stage("tunnel", || format!("the path MTU is {} now", path.mtu(now)));

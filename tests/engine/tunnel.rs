@@ -495,7 +495,7 @@ fn r103_what_is_cut_too_short_only_lowers_the_path_mtu() {
         assert_eq!((outcome.verdict, outcome.own.len()), (Verdict::Consume, 0), "{quoted}");
     }
     assert_eq!(world.receives(data).answered().transport[6..8], 1276_u16.to_be_bytes());
-    for nonsense in [0, 67, 1500, 9000] {
+    for nonsense in [0, 67, 575, 1500, 9000] {
         error_about_outer(&mut world, &outer, (3, 4, nonsense), 28).verdict.to_string();
     }
     let fits = build::tcp(at(CLIENT), at("192.0.2.10:80"), &Tcp { payload: &[7; 1236], ..segment("ACK", 1, 1) });

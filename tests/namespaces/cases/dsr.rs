@@ -29,6 +29,7 @@ pub(super) fn cases() -> Vec<Case> {
     cases.extend(all().map(|way| case("dsr_datagrams_come_back", &[], way, datagrams)));
     cases.extend(by("gre").map(|way| case("dsr_answers_pass_the_gateway_by", &["curl", "nginx"], way, download)));
     cases.extend(by("gre").map(|way| case("dsr_uploads_a_gigabyte", &["iperf3"], way, upload)));
+    cases.extend(by("gue").map(|way| case("dsr_streams_by_udp", &["iperf3"], way, udp_stream)));
     cases.extend(all().map(|way| case("dsr_uploads_over_a_small_link", &["iperf3"], way, small_link)));
     cases
 }
@@ -155,6 +156,11 @@ fn download(lab: &Lab, way: &Way) {
 
 fn upload(lab: &Lab, way: &Way) {
     transfer(lab, way, "-n 1G");
+    assert_no_broken_packets(lab);
+}
+
+fn udp_stream(lab: &Lab, way: &Way) {
+    transfer(lab, way, "-u -b 100M -l 1200 -t 2");
     assert_no_broken_packets(lab);
 }
 
