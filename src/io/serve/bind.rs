@@ -1,9 +1,9 @@
 //! Taking a name for a socket: from a daemon that is gone, never from one that lives, and from nothing else.
 
 use std::fmt;
-use std::fs::{self, Permissions};
+use std::fs::{self, DirBuilder, Permissions};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
@@ -130,7 +130,8 @@ impl Folders {
         let missing: Vec<PathBuf> = missing.map(Path::to_owned).collect();
         let mut made = Self::default();
         for folder in missing.into_iter().rev() {
-            match fs::create_dir(&folder) {
+            // Whatever the umask: who may write into it may put a socket of his own in the place of ours.
+            match DirBuilder::new().mode(0o755).create(&folder) {
                 Ok(()) => made.0.push(folder),
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {} // somebody was quicker: it is his
                 Err(error) => return Err(BindError::Folder(folder, error)),

@@ -1,6 +1,7 @@
 //! How the daemon comes and goes: what it adds, and that it takes all of that away again.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 
 use super::{both_families, in_setups};
 use crate::gateway::{Engine, Family, Gateway, Nat, Service, Setup, Tungate};
@@ -24,6 +25,7 @@ pub(super) fn cases() -> Vec<Case> {
     let keeping = [Setup { engine: Engine::Tungate { workers: 1 }, family: Family::V4, nat: Nat::Destination }];
     let one = [Setup { engine: Engine::Tungate { workers: 1 }, family: Family::V4, nat: Nat::Full }];
     cases.extend(in_setups("a_signal_at_the_start_leaves_nothing", &[], one, signal_at_the_start));
+    cases.extend(in_setups("folders_of_the_socket_are_its_owners", &[], one, folders));
     cases.extend(in_setups("a_lab_that_is_up_is_left_alone", &[], one, second_lab));
     let needs = &["curl", "nft", "nginx"];
     cases.extend(in_setups("a_reverse_path_filter_only_harms_rules_by_mark", needs, keeping, filtered));
@@ -90,6 +92,18 @@ fn signal_at_the_start(lab: &Lab, _: &Setup) {
     assert!(output.status.success(), "{}", output.report());
     assert_eq!(state_of(lab), before);
     assert!(!gateway.socket().exists(), "the admin socket is left");
+}
+
+/// Some start it without a umask.
+fn folders(lab: &Lab, _: &Setup) {
+    let (file, folder) = (lab.folder().join("tungate.toml"), lab.folder().join("made"));
+    let socket = folder.join("tungate.sock");
+    fs::write(&file, format!("[gateway]\nadmin-socket = \"{}\"\n", socket.display())).expect("the folder is ours");
+    let run = format!("umask 0; exec {} run -c {}", env!("CARGO_BIN_EXE_tungate"), file.display());
+    let _gateway = lab.gateway().start_words(&["sh", "-c", &run]);
+    wait_for("the socket is there", || socket.exists().then_some(()));
+    let mode = fs::metadata(&folder).expect("the socket is in it").permissions().mode();
+    assert_eq!(mode & 0o777, 0o755, "{mode:o}");
 }
 
 /// Who runs `lab.sh up` twice under one name keeps what runs in the first.
