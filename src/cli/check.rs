@@ -41,10 +41,13 @@ impl Check {
 pub(super) fn load(path: &Path) -> Result<(Snapshot, String), Failure> {
     let text = fs::read_to_string(path).map_err(|error| {
         let failure = Failure::file(path, &error);
-        if error.kind() != ErrorKind::NotFound {
-            return failure;
+        match error.kind() {
+            ErrorKind::NotFound => {
+                failure.help("`tungate config example > tungate.toml` writes a configuration to start from")
+            }
+            ErrorKind::InvalidData => failure.help("TOML is text in UTF-8: have your editor save it as that"),
+            _ => failure,
         }
-        failure.help("`tungate config example > tungate.toml` writes a configuration to start from")
     })?;
     let name = path.display().to_string();
     let snapshot =
