@@ -1,11 +1,13 @@
 //! Where tungate is meant to differ from the kernel: the one list, and what the manual says of it.
 
+use tungate::engine::conntrack::State;
 use tungate::engine::{DropReason, Verdict};
 
 use crate::difference::{
-    Difference, datagrams, is_option_problem, is_time_exceeded, without_df, without_error_source,
+    Difference, arriving, datagrams, is_option_problem, is_time_exceeded, without_df, without_error_source,
     without_fragment_header, without_marks, without_marks_and_source, without_options, without_quoted_checksum,
 };
+use crate::history::Earlier;
 use crate::packets::is_tiny;
 use crate::pair::{Departure, Side};
 
@@ -96,7 +98,7 @@ pub(crate) const DECISIONS: &[Decision] = &[
         tungate: "takes SYN and SYN-ACK for those of the last come again, and drops what does not fit its window",
         why: "old duplicates look the same, and must not reopen what is over",
         parts: true,
-        covers: |d| d.is_dropped(DropReason::TcpWindow) && d.is_repeated,
+        covers: |d| d.is_dropped(DropReason::TcpWindow) && d.earlier.contains(&Earlier::HandshakeAgain),
     },
     Decision {
         what: "a RST that ends no connection",
@@ -108,6 +110,130 @@ pub(crate) const DECISIONS: &[Decision] = &[
         covers: |d| d.kernel.is_empty() && d.is_forwarded() && d.has_flags(0x04),
     },
     Decision {
+        what: "what comes after a RST that was not exact, of a connection that was not open",
+        rules: &[44, 50],
+        kernel: "has believed it",
+        tungate: "has forwarded it and gone on",
+        why: "a half-closed connection may still carry a long answer, and who guesses should not end it",
+        parts: true,
+        covers: |d| d.one_drops() && d.earlier.contains(&Earlier::RstUnbelieved),
+    },
+    Decision {
+        what: "an acknowledgment up to a RST that was not exact",
+        rules: &[44],
+        kernel: "forwards it",
+        tungate: "drops it: nothing of that was sent",
+        why: "a RST that is not believed says nothing, not even that",
+        parts: true,
+        covers: |d| {
+            d.is_dropped(DropReason::TcpWindow) && !d.has_flags(0x04) && d.earlier.contains(&Earlier::RstInside)
+        },
+    },
+    Decision {
+        what: "what comes after a SYN-ACK that acknowledges something before the SYN",
+        rules: &[43],
+        kernel: "has believed it if that is less than 66,000 bytes before",
+        tungate: "waits for the right one",
+        why: "the client does, too",
+        parts: true,
+        covers: |d| d.one_drops() && d.earlier.contains(&Earlier::SynAckUnbelieved),
+    },
+    Decision {
+        what: "what comes after a second SYN, with a lower number or fewer options than the first",
+        rules: &[43],
+        kernel: "goes on with those of the first",
+        tungate: "goes on with the second",
+        why: "the client does, too",
+        parts: true,
+        covers: |d| d.one_drops() && d.earlier.contains(&Earlier::SecondSyn),
+    },
+    Decision {
+        what: "what comes after data beyond the window",
+        rules: &[56],
+        kernel: "may take what it has let pass for less than it was, and drop what acknowledges it",
+        tungate: "knows what it has forwarded",
+        why: "the acknowledgment is right",
+        parts: true,
+        covers: |d| d.kernel.is_empty() && d.is_forwarded() && !d.is_beyond && d.earlier.contains(&Earlier::Beyond),
+    },
+    Decision {
+        what: "the answer to a SYN in LAST-ACK",
+        rules: &[46, 51],
+        kernel: "judges it, if it does not come at once",
+        tungate: "forwards the backend's next ACK, and believes nothing of it",
+        why: "it may be the challenge to that SYN (RFC 5961 4.2)",
+        parts: true,
+        covers: |d| {
+            d.kernel.is_empty()
+                && d.is_forwarded()
+                && d.state == Some(State::LastAck)
+                && d.earlier.contains(&Earlier::SynInLastAck)
+        },
+    },
+    Decision {
+        what: "a backend's SYN again, after a SYN-ACK that does not acknowledge it",
+        rules: &[41],
+        kernel: "forwards it",
+        tungate: "has taken it for answered, and drops it",
+        why: "a backend opens no connections, and such a client has broken his own",
+        parts: true,
+        covers: |d| d.is_dropped(DropReason::TcpState) && d.state == Some(State::SynReceived) && d.is_syn(),
+    },
+    Decision {
+        what: "a second SYN in a simultaneous open",
+        rules: &[41],
+        kernel: "drops it if it has another number",
+        tungate: "forwards it",
+        why: "the client has given up its first attempt",
+        parts: true,
+        covers: |d| d.kernel.is_empty() && d.is_forwarded() && d.state == Some(State::SynSent2) && d.is_syn(),
+    },
+    Decision {
+        what: "what comes after a SYN of the backend's on a connection in TIME-WAIT",
+        rules: &[41, 51],
+        kernel: "has forgotten the connection",
+        tungate: "has dropped the SYN, and remembers",
+        why: "a backend opens no connections, and late duplicates still need their way",
+        parts: true,
+        covers: |d| d.one_drops() && d.earlier.contains(&Earlier::BackendSyn),
+    },
+    Decision {
+        what: "what comes after an ACK that does not acknowledge the SYN-ACK",
+        rules: &[39],
+        kernel: "has believed it if that is less than 66,000 bytes before",
+        tungate: "has forwarded it, and waits for the right one",
+        why: "who has not seen the SYN-ACK may have forged his address",
+        parts: true,
+        covers: |d| d.one_drops() && d.earlier.contains(&Earlier::AckUnbelieved),
+    },
+    Decision {
+        what: "what comes after a RST behind the last byte sent",
+        rules: &[44],
+        kernel: "has believed it if it came right behind that byte",
+        tungate: "has believed it, even if something came in between",
+        why: "the receiver believes it: it has got that byte",
+        parts: true,
+        covers: |d| d.one_drops() && d.earlier.contains(&Earlier::RstAtTheEnd),
+    },
+    Decision {
+        what: "what comes between a SYN on a connection that was reset and its answer",
+        rules: &[48],
+        kernel: "judges by the old connection, until there is a SYN-ACK",
+        tungate: "has begun anew",
+        why: "the client has, too",
+        parts: true,
+        covers: |d| d.one_drops() && d.earlier.contains(&Earlier::SynAfterRst) && d.state == Some(State::SynSent),
+    },
+    Decision {
+        what: "what comes after a FIN that came again",
+        rules: &[42],
+        kernel: "has taken it for the other side's",
+        tungate: "waits for the other side's",
+        why: "a half-closed connection stays half-closed when a FIN is lost",
+        parts: true,
+        covers: |d| d.one_drops() && d.earlier.contains(&Earlier::FinAgain),
+    },
+    Decision {
         what: "a RST beyond the window",
         rules: &[44],
         kernel: "forwards it up to a window further",
@@ -115,6 +241,15 @@ pub(crate) const DECISIONS: &[Decision] = &[
         why: "no host sends one, and who guesses is to have but one window to guess in (RFC 5961 3.2)",
         parts: true,
         covers: |d| d.is_dropped(DropReason::TcpWindow) && d.is_beyond && d.has_flags(0x04),
+    },
+    Decision {
+        what: "a segment outside the window of a connection that was reset",
+        rules: &[45],
+        kernel: "drops it",
+        tungate: "forwards it",
+        why: "a connection that is over is not worth judging: its ends will find out",
+        parts: true,
+        covers: |d| d.kernel.is_empty() && d.passes() && d.state == Some(State::Close),
     },
     Decision {
         what: "data beyond the window",
@@ -169,7 +304,8 @@ pub(crate) const DECISIONS: &[Decision] = &[
         why: "it is no router: what is for none of its addresses and of none of its flows does not belong here",
         parts: false,
         covers: |d| {
-            d.is_dropped(DropReason::NoService) && matches!(&d.kernel[..], [one] if is_time_exceeded(&one.packet))
+            let to_backends = |one: &Departure| one.to == Side::Backends && is_time_exceeded(&one.packet);
+            d.ours.is_empty() && matches!(&d.kernel[..], [one] if to_backends(one))
         },
     },
     Decision {
@@ -312,6 +448,15 @@ pub(crate) const DECISIONS: &[Decision] = &[
         why: "it need not keep datagrams, only what comes before the first fragment",
         parts: true,
         covers: |d| datagrams(&d.kernel) == datagrams(&d.ours) && d.ours.len() > d.kernel.len(),
+    },
+    Decision {
+        what: "an IPv6 datagram that fits where its longest fragment did",
+        rules: &[72],
+        kernel: "sends it in one",
+        tungate: "sends it as it came",
+        why: "fragments keep their boundaries",
+        parts: false,
+        covers: |d| d.kernel.len() < d.ours.len() && arriving(&d.kernel) == arriving(&d.ours),
     },
     Decision {
         what: "a fragment that lies within another",

@@ -1,10 +1,12 @@
 //! What differs between the two gateways, and what is left of it when something is taken away.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use tungate::engine::conntrack::State;
 use tungate::engine::{DropReason, Verdict};
 use tungate::wire::{Offload, Packet, Protocol};
 
+use crate::history::Earlier;
 use crate::packets::{is_sound, with_length};
 use crate::pair::{Departure, Side};
 use crate::support::altered;
@@ -14,10 +16,12 @@ use crate::support::altered;
 pub(crate) struct Difference {
     /// As it came to the engine, and what that did with it.
     pub(crate) sent: Vec<(Side, Vec<u8>, Verdict)>,
+    /// Where tungate thought the connection to stand before.
+    pub(crate) state: Option<State>,
     /// A segment of it begins beyond what its receiver has allowed.
     pub(crate) is_beyond: bool,
-    /// The connection is over, and its handshake has come again.
-    pub(crate) is_repeated: bool,
+    /// What the two may have understood differently, now or earlier.
+    pub(crate) earlier: BTreeSet<Earlier>,
     pub(crate) kernel: Vec<Departure>,
     pub(crate) ours: Vec<Departure>,
 }
@@ -32,6 +36,16 @@ impl Difference {
         self.verdict() == Some(Verdict::Forward)
     }
 
+    /// One of the two sends it as it should, and the other does not.
+    pub(super) fn one_drops(&self) -> bool {
+        self.kernel.is_empty() != self.ours.is_empty() && !self.is_answered()
+    }
+
+    /// It is forwarded, whole or in pieces.
+    pub(super) fn passes(&self) -> bool {
+        !self.ours.is_empty() && !self.is_answered()
+    }
+
     pub(super) fn is_dropped(&self, reason: DropReason) -> bool {
         self.verdict() == Some(Verdict::Drop(reason)) && self.ours.is_empty()
     }
@@ -40,7 +54,7 @@ impl Difference {
     pub(super) fn sent<T>(&self, look: impl FnOnce(&Packet<'_>) -> T) -> Option<T> {
         let mut bytes = match &self.sent[..] {
             [(_, packet, _)] => packet.clone(),
-            several => reassembled(several)?,
+            several => reassembled(several.iter().map(|(_, packet, _)| packet))?,
         };
         Packet::parse(&mut bytes, Offload::default()).ok().as_ref().map(look)
     }
@@ -130,26 +144,48 @@ pub(super) fn datagrams(departures: &[Departure]) -> Vec<Vec<Departure>> {
         by_id.entry(fragment(&one.packet).map(|(id, _, _)| id)).or_default().push(one.clone());
     }
     let mut whole: Vec<Vec<Departure>> = by_id.remove(&None).into_iter().flatten().map(|one| vec![one]).collect();
-    whole.extend(by_id.into_values().filter(|pieces| is_whole(pieces)).map(|pieces| {
+    for pieces in by_id.into_values() {
         let mut pieces: Vec<Departure> = pieces.iter().map(without_fragment_id).collect();
         pieces.sort();
-        pieces
-    }));
+        let mut once = pieces.clone();
+        once.dedup();
+        // A datagram may have come twice under one identification.
+        let copies = once.iter().map(|one| pieces.iter().filter(|other| *other == one).count()).min();
+        let copies = copies.filter(|_| is_whole(&once)).unwrap_or_default();
+        whole.extend(std::iter::repeat_n(once, copies));
+    }
     whole.sort();
     whole
 }
 
-pub(super) fn is_whole(pieces: &[Departure]) -> bool {
+fn is_whole(pieces: &[Departure]) -> bool {
     let mut pieces: Vec<_> = pieces.iter().filter_map(|one| fragment(&one.packet)).collect();
     pieces.sort_unstable();
     let gapless = pieces.windows(2).all(|pair| pair[0].1.1 == pair[1].1.0 && pair[0].2);
     pieces.first().is_some_and(|first| first.1.0 == 0) && gapless && pieces.last().is_some_and(|last| !last.2)
 }
 
-/// The datagram whose fragments came, if they are all there.
-pub(super) fn reassembled(sent: &[(Side, Vec<u8>, Verdict)]) -> Option<Vec<u8>> {
-    let mut pieces: Vec<_> = sent.iter().filter_map(|(_, packet, _)| Some((fragment(packet)?.1, packet))).collect();
+/// All that arrives of packets and fragments, put together, without the fragment headers.
+pub(super) fn arriving(departures: &[Departure]) -> Vec<Departure> {
+    let whole = datagrams(departures).into_iter().filter_map(|pieces| match &pieces[..] {
+        [one] => Some(one.clone()),
+        pieces => {
+            let packet = reassembled(pieces.iter().map(|one| &one.packet))?;
+            Some(without_fragment_header(&Departure { to: pieces[0].to, packet }))
+        }
+    });
+    let mut whole: Vec<Departure> = whole.collect();
+    whole.sort();
+    whole
+}
+
+/// The datagram that these fragments are, if they are all there.
+fn reassembled<'a>(packets: impl Iterator<Item = &'a Vec<u8>>) -> Option<Vec<u8>> {
+    let mut pieces: Vec<_> = packets.filter_map(|packet| Some((fragment(packet)?.1, packet))).collect();
     pieces.sort();
+    if fragment(pieces.last()?.1)?.2 {
+        return None;
+    }
     pieces.dedup_by_key(|(range, _)| *range);
     let mut bytes = pieces.first()?.1.clone();
     let header = bytes.len() - (pieces[0].0.1 - pieces[0].0.0);

@@ -36,6 +36,11 @@ pub(crate) const SETTINGS: &[(&str, &str)] = &[
     ("netfilter/nf_conntrack_tcp_timeout_close", "3600"),
     ("netfilter/nf_conntrack_tcp_timeout_max_retrans", "3600"),
     ("netfilter/nf_conntrack_tcp_timeout_unacknowledged", "3600"),
+    // Nor given up for want of memory: many a datagram here never becomes whole.
+    ("ipv4/ipfrag_high_thresh", "1000000000"),
+    ("netfilter/nf_conntrack_frag6_high_thresh", "1000000000"),
+    ("ipv4/ipfrag_time", "3600"),
+    ("netfilter/nf_conntrack_frag6_timeout", "3600"),
     // Errors are compared, not how many of them are sent.
     ("ipv4/icmp_ratelimit", "0"),
     ("ipv4/icmp_ratemask", "0"),
@@ -105,9 +110,9 @@ impl Kernel {
     fn inside(source_nat: bool) -> Result<Self, String> {
         let (clients, to_clients) = tun("clients", "203.0.113.1", "2001:db8:ffff::1")?;
         let (backends, to_backends) = tun("backends", "10.0.0.254", "fd00::fe")?;
-        nft(RULES);
+        nft(RULES)?;
         if source_nat {
-            nft(SOURCE_NAT);
+            nft(SOURCE_NAT)?;
         }
         // Not before the first rule: that is what brings connection tracking into the namespace.
         for (setting, value) in SETTINGS {
@@ -168,8 +173,9 @@ fn tun(name: &str, v4: &str, v6: &str) -> Result<(Tun, TunQueue), String> {
     Ok((tun, queues.pop().unwrap()))
 }
 
-fn nft(rules: &str) {
+fn nft(rules: &str) -> Result<(), String> {
     // A child of this thread is in its namespace.
     let output = Command::new("nft").arg(rules).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let error = String::from_utf8_lossy(&output.stderr);
+    if output.status.success() { Ok(()) } else { Err(format!("this kernel or nft does not do NAT: {error}")) }
 }

@@ -14,10 +14,12 @@ mod common;
 mod corpus;
 mod decisions;
 mod difference;
+mod history;
 mod kernel;
 mod manual;
 mod packets;
 mod pair;
+mod random;
 mod scenes;
 mod show;
 #[allow(dead_code, reason = "the tests of the wire floor use more of it")]
@@ -27,7 +29,6 @@ mod sums;
 #[path = "../support/mod.rs"]
 mod support;
 mod talk;
-mod windows;
 
 /// The services of `kernel.rs` once more.
 const CONFIG: &str = r#"

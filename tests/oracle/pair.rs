@@ -4,14 +4,17 @@
 use std::collections::{BTreeMap, HashMap};
 
 use tungate::engine::Verdict;
+use tungate::engine::conntrack::State;
 use tungate::wire::{Address, Endpoint, Offload, Packet, Protocol, checksum};
 
 use crate::decisions::{DECISIONS, Decision};
-use crate::difference::Difference;
+use crate::difference::{Difference, flags_of};
+use crate::history::History;
 use crate::kernel::Kernel;
 use crate::show::describe;
 use crate::support::{World, address, at};
-use crate::windows::Windows;
+
+const SYN: u8 = 0x02;
 
 /// The side of the gateway that a packet comes from or leaves to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,6 +48,11 @@ pub(crate) struct Arrival {
 }
 
 impl Arrival {
+    /// Bytes of the packet.
+    pub(crate) fn len(&self) -> usize {
+        self.ours.len()
+    }
+
     /// Changes both of its packets in the same way.
     pub(crate) fn change(&mut self, change: impl Fn(Vec<u8>) -> Vec<u8>) {
         self.kernel = change(std::mem::take(&mut self.kernel));
@@ -70,7 +78,7 @@ pub(crate) struct Pair {
     sources: HashMap<Flow, [Endpoint; 2]>,
     /// Whose each of these is: two flows never share one (R29).
     holders: HashMap<(usize, Endpoint, Endpoint, Protocol), Flow>,
-    windows: HashMap<Flow, Windows>,
+    histories: HashMap<Flow, History>,
     next_client: u32,
     /// Packets that came, and those that both have sent.
     pub(crate) compared: usize,
@@ -89,7 +97,7 @@ impl Pair {
             source_nat,
             sources: HashMap::new(),
             holders: HashMap::new(),
-            windows: HashMap::new(),
+            histories: HashMap::new(),
             next_client: 0,
             compared: 0,
             same: 0,
@@ -128,8 +136,8 @@ impl Pair {
         Arrival { from: Side::Backends, kernel: make(kernel), ours: make(ours) }
     }
 
-    /// The client of a flow as the backend sees it; where no packet has shown that yet, as it will most likely be.
-    fn sources(&self, flow: &Flow) -> [Endpoint; 2] {
+    /// The client of a flow as the backend sees it, by the kernel's choice and by ours; where no packet has shown that yet, as it will most likely be.
+    pub(crate) fn sources(&self, flow: &Flow) -> [Endpoint; 2] {
         let likely = match (self.source_nat, flow.client.address.is_v4()) {
             (false, _) => flow.client,
             (true, true) => Endpoint::new(address("10.99.0.10"), flow.client.port),
@@ -154,29 +162,37 @@ impl Pair {
     /// kernel together.
     pub(crate) fn receives(&mut self, flow: &Flow, arrivals: Vec<Arrival>) -> Met {
         let (mut kernel, mut ours, mut sent, mut is_beyond) = (Vec::new(), Vec::new(), Vec::new(), false);
-        let windows = self.windows.entry(*flow).or_default();
+        let first = self.state(flow);
         for arrival in arrivals {
             self.compared += 1;
-            is_beyond |= windows.note(arrival.from, &arrival.ours);
             kernel.extend(self.kernel.receives(arrival.from, &arrival.kernel));
+            let before = self.state(flow);
             let outcome = self.world.receives(arrival.ours.clone());
             if outcome.verdict == Verdict::Reply {
                 self.world.wait_for(std::time::Duration::from_millis(100)); // 10 errors a second (R10)
             }
             ours.extend(outcome.sent.into_iter().chain(outcome.own).map(departure));
+            let after = self.state(flow);
+            is_beyond |= self.histories.entry(*flow).or_default().note(arrival.from, &arrival.ours, before, after);
             sent.push((arrival.from, arrival.ours, outcome.verdict));
         }
-        let is_repeated = windows.is_repeated();
-        self.note_sources(flow, &kernel, &ours);
+        let earlier = self.histories[flow].earlier.clone();
+        let begins = |packet: &Vec<u8>| flags_of(packet).is_some_and(|flags| flags & SYN != 0);
+        self.note_sources(flow, &kernel, &ours, sent.iter().any(|(_, packet, _)| begins(packet)));
         let [theirs, chosen] = self.sources(flow);
         for departure in kernel.iter_mut().filter(|departure| departure.to == Side::Backends && theirs != chosen) {
             replace_source_port(&mut departure.packet, theirs, chosen);
         }
-        self.compare(Difference { sent, is_beyond, is_repeated, kernel, ours })
+        self.compare(Difference { sent, state: first, is_beyond, earlier, kernel, ours })
     }
 
-    /// Notes as whom the backend sees the client.
-    fn note_sources(&mut self, flow: &Flow, kernel: &[Departure], ours: &[Departure]) {
+    /// Where tungate thinks the connection to stand.
+    fn state(&self, flow: &Flow) -> Option<State> {
+        self.world.flow(flow.client, flow.vip, flow.protocol).map(|flow| flow.state())
+    }
+
+    /// Notes as whom the backend sees the client, which only a SYN may change.
+    fn note_sources(&mut self, flow: &Flow, kernel: &[Departure], ours: &[Departure], begins: bool) {
         let source = |departures: &[Departure]| {
             let mut towards = departures.iter().filter(|departure| departure.to == Side::Backends);
             towards.find_map(|departure| {
@@ -187,7 +203,8 @@ impl Pair {
             })
         };
         let (Some(kernel), Some(ours)) = (source(kernel), source(ours)) else { return };
-        self.sources.insert(*flow, [kernel, ours]);
+        let earlier = self.sources.insert(*flow, [kernel, ours]);
+        assert!(begins || earlier.is_none_or(|earlier| earlier == [kernel, ours]), "{flow:?} was {earlier:?} before");
         for (gateway, source) in [kernel, ours].into_iter().enumerate() {
             let holder = self.holders.insert((gateway, source, flow.backend, flow.protocol), *flow);
             assert!(holder.is_none_or(|holder| holder == *flow), "R29: {source} is {holder:?}'s and {flow:?}'s");

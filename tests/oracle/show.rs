@@ -9,7 +9,7 @@ use crate::pair::Departure;
 
 /// What came, and what each gateway made of it.
 pub(crate) fn describe(difference: &Difference) -> String {
-    let mut text = String::new();
+    let mut text = difference.state.map_or_else(String::new, |state| format!("a flow in {}\n", state.name()));
     for (from, packet, verdict) in &difference.sent {
         let _ = writeln!(text, "from {from:?}: {}\n  {verdict}", summary(packet));
     }

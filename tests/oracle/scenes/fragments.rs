@@ -19,6 +19,7 @@ pub(super) const SCENES: &[(&str, Scene)] = &[
     ("tiny", tiny),
     ("impossible", impossible),
     ("atomic", atomic),
+    ("one long and one short", one_long_and_one_short),
     ("fragments with DF", fragments_with_df),
     ("headers of fragments", headers_of_fragments),
 ];
@@ -197,6 +198,16 @@ fn atomic(pair: &mut Pair, is_v6: bool) {
     pair.client_sends(&flow, with_extensions(&question(&flow, 3), chain)).decided("an atomic fragment");
     let met = pair.backend_sends(&flow, |to| with_extensions(&answer(&flow, to, 3), &[(44, header)]));
     met.decided("an atomic fragment");
+}
+
+fn one_long_and_one_short(pair: &mut Pair, is_v6: bool) {
+    let flow = pair.flow("dns", is_v6);
+    let met = send(pair, &flow, cut(question(&flow, 1000), 8, &[8]));
+    if is_v6 {
+        met.decided("an IPv6 datagram that fits where its longest fragment did");
+    } else {
+        passed(pair, is_v6, met, Side::Clients, 2);
+    }
 }
 
 /// R12.

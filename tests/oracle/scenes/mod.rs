@@ -3,9 +3,11 @@
 mod fragments;
 mod icmp;
 mod ip;
+mod misunderstood;
 mod ports;
 mod tcp;
 mod udp;
+mod window;
 
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -23,7 +25,16 @@ fn what_leaves_is_what_the_kernel_sends() {
     let mut met = BTreeSet::new();
     for source_nat in [true, false] {
         let Some(mut pair) = Pair::build("what_leaves_is_what_the_kernel_sends", source_nat) else { return };
-        let scenes = [tcp::SCENES, udp::SCENES, ip::SCENES, icmp::SCENES, fragments::SCENES, ports::SCENES];
+        let scenes = [
+            tcp::SCENES,
+            window::SCENES,
+            misunderstood::SCENES,
+            udp::SCENES,
+            ip::SCENES,
+            icmp::SCENES,
+            fragments::SCENES,
+            ports::SCENES,
+        ];
         for (name, scene) in scenes.concat() {
             for is_v6 in [false, true] {
                 if catch_unwind(AssertUnwindSafe(|| scene(&mut pair, is_v6))).is_err() {
