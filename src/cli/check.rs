@@ -41,13 +41,13 @@ impl Check {
 pub(super) fn load(path: &Path) -> Result<(Snapshot, String), Failure> {
     let text = fs::read_to_string(path).map_err(|error| {
         let failure = Failure::file(path, &error);
-        match error.kind() {
-            ErrorKind::NotFound => {
-                failure.help("`tungate config example > tungate.toml` writes a configuration to start from")
-            }
-            ErrorKind::InvalidData => failure.help("TOML is text in UTF-8: have your editor save it as that"),
-            _ => failure,
+        if error.kind() == ErrorKind::NotFound {
+            return failure.help("`tungate config example > tungate.toml` writes a configuration to start from");
         }
+        if error.kind() == ErrorKind::InvalidData {
+            return failure.help("TOML is text in UTF-8: have your editor save it as that");
+        }
+        failure
     })?;
     let name = path.display().to_string();
     let snapshot =
