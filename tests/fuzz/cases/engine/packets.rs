@@ -132,8 +132,15 @@ impl Segment {
         const WRONG: u8 = 3;
         const LAST_HOP: u8 = 4;
         const VERIFIED: u8 = 5;
+        const LARGE: u8 = 6;
+        const LARGE_TO_BE_CUT: u8 = 7;
         let form = self.form % 8;
-        let size = usize::from(self.payload) * if form == SUPER { 16 } else { 1 };
+        let size = usize::from(self.payload)
+            * match form {
+                SUPER => 16,
+                LARGE | LARGE_TO_BE_CUT => 8,
+                _ => 1,
+            };
         let payload = vec![0x5a; size];
         let tcp = Tcp {
             seq: near(seq, self.seq),
@@ -162,6 +169,10 @@ impl Segment {
             WRONG => packet[field] ^= 1,
             LAST_HOP => packet = with_ttl(packet, 1),
             VERIFIED => offload.checksum = Checksum::Verified,
+            LARGE_TO_BE_CUT if at == 20 => {
+                packet[6] = 0; // DF
+                oracle::fix_ipv4(&mut packet);
+            }
             _ => {}
         }
         if form == SUPER {

@@ -42,9 +42,10 @@ pub(crate) struct Segment {
     pub(crate) ack: u8,
     pub(crate) window: u16,
     pub(crate) options: u8,
-    /// Payload bytes; of a super-packet, times sixteen.
+    /// Payload bytes; of a large packet times eight, of a super-packet times sixteen.
     pub(crate) payload: u8,
-    /// 0 a packet with a whole checksum, 1 with a partial one, 2 a super-packet, 3 a wrong checksum, 4 TTL 1.
+    /// 0 a packet with a whole checksum, 1 with a partial one, 2 a super-packet, 3 a wrong checksum, 4 TTL 1, 5 a checksum
+    /// that a device has found right, 6 a large packet, 7 one that may be cut.
     pub(crate) form: u8,
 }
 
