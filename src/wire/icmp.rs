@@ -265,7 +265,7 @@ pub fn echo_reply(request: &Packet<'_>) -> Option<Vec<u8>> {
         message[2..4].fill(0);
         return Some(build::icmp(asked, sender, message));
     };
-    if !fragment.is_followed_by_payload(request.header()) {
+    if fragment.begins_at(request.header()) != request.header().payload {
         return None;
     }
     if request.has_transport() {

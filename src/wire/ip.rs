@@ -48,11 +48,11 @@ pub struct Fragment {
 }
 
 impl Fragment {
-    /// Whether the upper layer begins where the fragmentable part does: no extension header of IPv6 stands in it.
-    pub(super) const fn is_followed_by_payload(&self, header: &IpHeader) -> bool {
+    /// Where the fragmentable part begins, of which extension headers of IPv6 may be the start.
+    pub(super) const fn begins_at(&self, header: &IpHeader) -> u16 {
         match header.family {
-            Family::V4 => true,
-            Family::V6 => header.payload == self.id_at + 4,
+            Family::V4 => header.payload,
+            Family::V6 => self.id_at + 4,
         }
     }
 }

@@ -146,6 +146,14 @@ impl<'a> Packet<'a> {
         &self.bytes[usize::from(self.header.payload)..]
     }
 
+    /// What a fragment has of its datagram: all behind its fragment header, extension headers there included. Of a packet
+    /// that is none, what [`Self::transport`] is.
+    #[inline]
+    pub fn piece(&self) -> &[u8] {
+        let begin = self.header.fragment.map_or(self.header.payload, |fragment| fragment.begins_at(&self.header));
+        &self.bytes[usize::from(begin)..]
+    }
+
     /// Source and destination endpoint of a TCP or UDP packet that is no later fragment.
     #[inline]
     pub fn endpoints(&self) -> Option<(Endpoint, Endpoint)> {

@@ -283,6 +283,22 @@ fn r76_overlap_behind_the_end_is_an_overlap_too() {
     assert_eq!(world.send(&beyond).0, Verdict::Drop(DropReason::FragmentOverlap));
 }
 
+/// What is fragmented begins at the fragment header: options that only the receiver reads belong to it.
+#[test]
+fn r76_what_a_first_fragment_covers_includes_the_headers_in_it() {
+    let (client, vip, ..) = families()[1];
+    let options = [17, 0, 1, 4, 0, 0, 0, 0];
+    let whole = [&options, &build::udp(client, vip, &payload(64))[40..]].concat();
+    let piece = |start: usize, end: usize| {
+        piece_of(Protocol(60), client.address, vip.address, 5, start, end < whole.len(), &whole[start..end])
+    };
+    let mut world = World::new(CONFIG);
+    assert_eq!(world.send_all(&[piece(0, 40), piece(40, 80)]).len(), 2);
+    // It was whole, so that the same identification is another datagram's now.
+    assert_eq!(world.send_all(&[piece(0, 40)]).len(), 1);
+    assert_eq!(world.send(&piece(32, 80)).0, Verdict::Drop(DropReason::FragmentOverlap));
+}
+
 #[test]
 fn r77_exact_duplicates_are_ignored() {
     for (client, vip, source, backend) in families() {

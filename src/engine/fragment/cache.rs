@@ -109,7 +109,7 @@ impl Fragments {
             self.ages[usize::from(!key.source.is_v4())].push_back((until, *key));
         }
         let datagram = self.datagrams.entry(*key).or_insert_with(|| Datagram::new(until));
-        match datagram.cover(fragment, packet.transport().len()) {
+        match datagram.cover(fragment, packet.piece().len()) {
             Cover::New => {}
             Cover::Duplicate => return Admission::Absorbed,
             Cover::TooMany => return Admission::Refused(DropReason::FragmentLimit),
