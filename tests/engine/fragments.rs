@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use tungate::engine::conntrack::State;
 use tungate::engine::{DropReason, Verdict};
 use tungate::wire::build::{self, Tcp};
 use tungate::wire::{Address, Endpoint, Offload, Packet, Protocol};
@@ -145,6 +146,33 @@ fn r72_fragments_in_any_order_reach_the_same_real_within_their_boundaries() {
             // And the answer, fragmented too, comes back the same way.
             let answer = world.send_all(&cut(backend, source, 9, &lengths));
             assert_same_datagram(&answer, vip, client, 232);
+        }
+    }
+}
+
+/// The first fragment alone does not say how long the segment is, and the receiver acknowledges all of it.
+#[test]
+fn r72_a_connection_goes_on_after_segments_in_fragments() {
+    for v6 in [false, true] {
+        for order in [[0, 1, 2], [2, 1, 0], [1, 2, 0]] {
+            let mut world = World::new(crate::CONFIG);
+            let client = world.client(1);
+            let mut connection = if v6 { client.v6() } else { client }.opens("web");
+            for id in 0..3 {
+                let data = Tcp { payload: &payload(3_000), ..connection.client_segment("ACK PSH") };
+                let whole = build::tcp(connection.client, connection.vip, &data);
+                let pieces = cut_packet(&whole, id, &[1_400, 1_400, 220]);
+                assert_eq!(world.send_all(&order.map(|n| pieces[n].clone())).len(), 3);
+                connection.client_next += 3_000;
+                world.backend_says(&connection, &connection.backend_segment("ACK")).forwarded();
+            }
+            let last = Tcp { payload: &payload(1_000), ..connection.client_segment("FIN ACK") };
+            let pieces = cut_packet(&build::tcp(connection.client, connection.vip, &last), 9, &[600, 400, 20]);
+            assert_eq!(world.send_all(&order.map(|n| pieces[n].clone())).len(), 3);
+            connection.client_next += 1_001;
+            world.backend_sends(&mut connection, 1_000);
+            world.backend_closes(&mut connection);
+            assert_eq!(world.states(), [State::TimeWait]);
         }
     }
 }

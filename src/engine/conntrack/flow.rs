@@ -304,6 +304,11 @@ impl Flow {
         self.tracker.step(state, direction, segment)
     }
 
+    /// Tells the TCP tracker that a segment which it has judged reaches as far as this: it had come in fragments.
+    pub(in crate::engine) fn extend(&self, direction: Direction, end: u32) {
+        self.tracker.extend(direction, end);
+    }
+
     #[inline]
     pub(in crate::engine) fn set_tracker(&self, tracker: &Tracker) {
         self.tracker.store(tracker);

@@ -48,8 +48,9 @@ impl DatagramKey {
 /// Where the fragments of a datagram go, once its first has been decided about.
 #[derive(Clone, Debug)]
 pub(in crate::engine) enum Way {
-    /// Where their flow goes, with this identification.
-    Flow { flow: Arc<Flow>, direction: Direction, id: u32 },
+    /// Where their flow goes, with this identification. What follows in a TCP segment ends so far behind `sequence` as the
+    /// datagram is long.
+    Flow { flow: Arc<Flow>, direction: Direction, id: u32, sequence: Option<u32> },
     /// Nowhere: they are a ping to us, and each is answered with its like.
     Echo,
 }

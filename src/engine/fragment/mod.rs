@@ -9,13 +9,14 @@ mod cache;
 use super::conntrack::{Direction, Flow, FlowKey};
 use super::verdict::{DropReason, NoTrace, Route, TraceSink, Verdict};
 use super::{Engine, Instant, Outgoing, WorkerId, count_traffic, nat, steering};
-use crate::wire::{Fragment, Offload, Packet, Protocol, icmp, tunnel};
+use crate::wire::{Fragment, Offload, Packet, Protocol, TcpFlags, icmp, tunnel};
 pub(super) use cache::Fragments;
 use cache::{Admission, DatagramKey, Way};
 
 impl Engine {
     /// A fragment goes where the first one of its datagram goes. All of them are looked after by one worker, which is not
-    /// always the owner of their flow: it then writes into that flow what a race may lose (a count, a time), no more.
+    /// always the owner of their flow: what it then writes into that flow (a count, a time, how far its segments reach) a race
+    /// may lose, and the next packet brings again.
     pub(super) fn fragment<T: TraceSink>(
         &mut self,
         packet: &mut Packet<'_>,
@@ -62,10 +63,10 @@ impl Engine {
         let with_ports = packet.endpoints().map(|(source, destination)| FlowKey { source, destination, protocol });
         let Some(key) = with_ports.or_else(|| self.portless_key(packet)) else {
             let verdict = self.icmp(packet, now, trace);
-            if verdict == Verdict::Reply {
-                self.release(datagram, &Way::Echo, now);
+            if let Verdict::Drop(reason) = verdict {
+                self.fragments.kill(datagram, reason);
             } else {
-                self.fragments.kill(datagram, DropReason::Protocol);
+                self.release(datagram, &Way::Echo, now);
             }
             return verdict;
         };
@@ -77,8 +78,9 @@ impl Engine {
             return verdict;
         };
         let id = self.fragment_id(datagram, &flow, direction);
+        let sequence = sequence(packet);
         packet.set_fragment_id(id);
-        self.release(datagram, &Way::Flow { flow, direction, id }, now);
+        self.release(datagram, &Way::Flow { flow, direction, id, sequence }, now);
         verdict
     }
 
@@ -87,8 +89,8 @@ impl Engine {
         for Outgoing { cause, packet: mut bytes } in self.fragments.route(datagram, way.clone()) {
             let mut fragment = Packet::parse(&mut bytes, Offload::default()).expect("it was parsed before it was held");
             let leaves = match way {
-                Way::Flow { flow, direction, id } => {
-                    let passed = self.pass_fragment(flow, *direction, *id, &mut fragment, now);
+                Way::Flow { flow, direction, id, sequence } => {
+                    let passed = self.pass_fragment(flow, *direction, (*id, *sequence), &mut fragment, now);
                     passed.map(|()| tunnel::leaving(&mut fragment))
                 }
                 Way::Echo => icmp::echo_reply(&fragment).map(|reply| vec![reply]).ok_or(DropReason::Protocol),
@@ -102,8 +104,8 @@ impl Engine {
 
     fn later_fragment(&mut self, way: &Way, packet: &mut Packet<'_>, now: Instant) -> Verdict {
         match way {
-            Way::Flow { flow, direction, id } => {
-                let passed = self.pass_fragment(flow, *direction, *id, packet, now);
+            Way::Flow { flow, direction, id, sequence } => {
+                let passed = self.pass_fragment(flow, *direction, (*id, *sequence), packet, now);
                 passed.map_or_else(Verdict::Drop, |()| Verdict::Forward)
             }
             Way::Echo => self.answer_echo(packet),
@@ -114,7 +116,7 @@ impl Engine {
         &self,
         flow: &Flow,
         direction: Direction,
-        id: u32,
+        (id, sequence): (u32, Option<u32>),
         packet: &mut Packet<'_>,
         now: Instant,
     ) -> Result<(), DropReason> {
@@ -127,6 +129,10 @@ impl Engine {
             packet.set_fragment_id(id);
         } else if super::tunnel::enter(flow, packet, now, &mut NoTrace).is_err() {
             return Err(DropReason::TooBig); // R9 again
+        }
+        // Only the last one tells how long the segment is, all of which its receiver will acknowledge.
+        if let (Some(sequence), Some(last)) = (sequence, packet.fragment().filter(|fragment| !fragment.more)) {
+            flow.extend(direction, sequence.wrapping_add(u32::from(last.offset)).wrapping_add(length(packet)));
         }
         count_traffic(flow, direction, len, self.counters());
         Ok(())
@@ -149,6 +155,18 @@ impl Engine {
             (0..held).for_each(|_| self.counters().absorbed_dropped(reason));
         }
     }
+}
+
+/// The sequence number that a datagram which begins with this fragment would begin with if it were data from its first byte
+/// on. `None` if there are none to come: it is no TCP, or a RST, whose bytes are no data.
+fn sequence(first: &Packet<'_>) -> Option<u32> {
+    let segment = first.tcp().filter(|segment| !segment.flags.has(TcpFlags::RST))?;
+    Some(segment.seq.wrapping_add(segment.seq_len()).wrapping_sub(length(first)))
+}
+
+/// Bytes of its datagram that are in a fragment.
+fn length(fragment: &Packet<'_>) -> u32 {
+    u32::try_from(fragment.piece().len()).expect("within an IP packet")
 }
 
 /// Where a worker's fragment identifications begin: somewhere (RFC 7739), in its own residue class.

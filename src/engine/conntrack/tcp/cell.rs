@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use super::super::flow::{Direction, State};
-use super::super::window::{Fit, Offer, Side};
+use super::super::window::{Fit, Offer, Side, before};
 use super::{Outcome, Passed, Tracker};
 use crate::wire::TcpSegment;
 
@@ -11,7 +11,7 @@ use crate::wire::TcpSegment;
 #[derive(Debug, Default)]
 pub(in crate::engine::conntrack) struct TrackerCell([AtomicU32; 14]);
 
-/// Words of a side, the client's first.
+/// Words of a side, the client's first; the first of them is its end.
 const SIDE: usize = 4;
 /// Where the other words stand.
 const SMALL: usize = 8;
@@ -59,6 +59,14 @@ impl TrackerCell {
             }
             Fit::Old => Outcome::Pass,
             Fit::Outside => Outcome::BadWindow,
+        }
+    }
+
+    /// The sender has sent up to here, as turned out later. One word: whoever else writes here meanwhile loses nothing by it.
+    pub(in crate::engine::conntrack) fn extend(&self, sender: Direction, end: u32) {
+        let at = sender as usize * SIDE;
+        if before(self.get(at), end) {
+            self.set(at, end);
         }
     }
 
