@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use tungate::engine::{DropReason, Engine};
+use tungate::engine::conntrack::State;
+use tungate::engine::{DropReason, Engine, Verdict};
 use tungate::wire::{Protocol, build};
 
 use crate::CONFIG;
@@ -90,6 +91,35 @@ fn what_has_no_end_is_waited_for_until_it_is_silent() {
     assert!(world.carries());
     world.wait(11);
     assert!(!world.carries());
+}
+
+/// Of a DSR service the backend's FIN goes past the gateway.
+#[test]
+fn what_a_backend_says_past_the_gateway_is_not_waited_for_for_ever() {
+    let mut world = World::new(
+        r#"
+        [gateway]
+        source-addresses = ["10.99.0.10"]
+        [[service]]
+        name = "web"
+        listen = "192.0.2.10:80"
+        mode = "dsr"
+        backends = [{ address = "10.0.0.1" }]
+        "#,
+    );
+    for flags in ["SYN", "ACK"] {
+        assert_eq!(world.client(1).sends("web", &segment(flags, 1_000, 1)).verdict, Verdict::Forward);
+    }
+    world.wait(7_000);
+    assert!(world.carries(), "open, however silent");
+    assert_eq!(world.client(1).sends("web", &segment("FIN ACK", 1_000, 1)).verdict, Verdict::Forward);
+    world.wait(9);
+    assert!(world.carries(), "its answer may still be under way");
+    assert_eq!(world.client(1).sends("web", &segment("ACK", 1_001, 9_000)).verdict, Verdict::Forward);
+    world.wait(9);
+    assert!(world.carries(), "it was");
+    world.wait(2);
+    assert!(!world.carries() && world.states() == [State::FinWait]);
 }
 
 #[test]

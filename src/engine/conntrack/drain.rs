@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::flow::{Direction, Flow, Lifecycle};
+use super::flow::{Direction, Flow, Lifecycle, State};
 use crate::engine::Instant;
 use crate::wire::Protocol;
 
@@ -12,14 +12,20 @@ const SILENCE: Duration = Duration::from_secs(10);
 
 impl Flow {
     /// Whether it still carries something, so that ending it would be felt: an open TCP connection does, however silent;
-    /// one that both sides have closed does not. A connection that is being opened, and any UDP flow, does for 10 s after
-    /// its last packet.
+    /// one that both sides have closed does not. A connection that is being opened, any UDP flow, and a connection that
+    /// the client has closed while its backend answers past us, do for 10 s after their last packet.
     pub fn carries(&self, now: Instant) -> bool {
-        let udp = self.key(Direction::Original).protocol == Protocol::UDP;
-        match self.state().lifecycle() {
+        let state = self.state();
+        match state.lifecycle() {
             Lifecycle::Closing => false,
-            Lifecycle::Established if !udp => true,
+            Lifecycle::Established if self.is_ended_by_packets(state) => true,
             Lifecycle::HalfOpen | Lifecycle::Established => self.idle(now) < SILENCE,
         }
+    }
+
+    /// Whether a packet that passes here will tell that it is over.
+    fn is_ended_by_packets(&self, state: State) -> bool {
+        let backend_is_heard = self.path().is_none();
+        self.key(Direction::Original).protocol == Protocol::TCP && (backend_is_heard || state != State::FinWait)
     }
 }
