@@ -177,6 +177,22 @@ fn r72_a_connection_goes_on_after_segments_in_fragments() {
     }
 }
 
+/// A forger who has guessed where the client is, but not what it has acknowledged (condition IV).
+#[test]
+fn r47_fragments_that_are_not_believed_move_no_window() {
+    let mut world = World::new(crate::CONFIG);
+    let connection = world.client(1).opens("web");
+    let forged = Tcp {
+        payload: &payload(3_000),
+        ack: connection.backend_next.wrapping_sub(100_000),
+        ..connection.client_segment("ACK PSH")
+    };
+    let whole = build::tcp(connection.client, connection.vip, &forged);
+    assert_eq!(world.send_all(&cut_packet(&whole, 1, &[1_400, 1_620])).len(), 2);
+    let ack = Tcp { ack: connection.client_next + 3_000, ..connection.backend_segment("ACK") };
+    world.backend_says(&connection, &ack).dropped(DropReason::TcpWindow);
+}
+
 /// Where each would go by itself: to the next backend.
 #[test]
 fn r72_all_fragments_go_to_the_backend_that_the_first_was_given() {

@@ -304,6 +304,12 @@ impl Flow {
         self.tracker.step(state, direction, segment)
     }
 
+    /// Whether the TCP tracker has learned from this segment, which it has just judged: a forged one may be forwarded, but
+    /// moves no window.
+    pub(in crate::engine) fn believes(&self, direction: Direction, segment: &TcpSegment<'_>) -> bool {
+        self.tracker.believes(direction, segment)
+    }
+
     /// Tells the TCP tracker that a segment which it has judged reaches as far as this: it had come in fragments.
     pub(in crate::engine) fn extend(&self, direction: Direction, end: u32) {
         self.tracker.extend(direction, end);

@@ -9,7 +9,7 @@ mod cache;
 use super::conntrack::{Direction, Flow, FlowKey};
 use super::verdict::{DropReason, NoTrace, Route, TraceSink, Verdict};
 use super::{Engine, Instant, Outgoing, WorkerId, count_traffic, nat, steering};
-use crate::wire::{Fragment, Offload, Packet, Protocol, TcpFlags, icmp, tunnel};
+use crate::wire::{Fragment, Offload, Packet, Protocol, icmp, tunnel};
 pub(super) use cache::Fragments;
 use cache::{Admission, DatagramKey, Way};
 
@@ -78,7 +78,10 @@ impl Engine {
             return verdict;
         };
         let id = self.fragment_id(datagram, &flow, direction);
-        let sequence = sequence(packet);
+        let sequence = packet.tcp().filter(|first| flow.believes(direction, first)).map(|first| {
+            // So that what the tracker has taken for the end of the segment lies behind it as far as the fragment is long.
+            first.seq.wrapping_add(first.seq_len()).wrapping_sub(length(packet))
+        });
         packet.set_fragment_id(id);
         self.release(datagram, &Way::Flow { flow, direction, id, sequence }, now);
         verdict
@@ -155,13 +158,6 @@ impl Engine {
             (0..held).for_each(|_| self.counters().absorbed_dropped(reason));
         }
     }
-}
-
-/// The sequence number that a datagram which begins with this fragment would begin with if it were data from its first byte
-/// on. `None` if there are none to come: it is no TCP, or a RST, whose bytes are no data.
-fn sequence(first: &Packet<'_>) -> Option<u32> {
-    let segment = first.tcp().filter(|segment| !segment.flags.has(TcpFlags::RST))?;
-    Some(segment.seq.wrapping_add(segment.seq_len()).wrapping_sub(length(first)))
 }
 
 /// Bytes of its datagram that are in a fragment.

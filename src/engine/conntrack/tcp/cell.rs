@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use super::super::flow::{Direction, State};
 use super::super::window::{Fit, Offer, Side, before};
 use super::{Outcome, Passed, Tracker};
-use crate::wire::TcpSegment;
+use crate::wire::{TcpFlags, TcpSegment};
 
 /// A [`Tracker`] that can be shared: two sides of four words, what was let pass, and all small things in one.
 #[derive(Debug, Default)]
@@ -60,6 +60,13 @@ impl TrackerCell {
             Fit::Old => Outcome::Pass,
             Fit::Outside => Outcome::BadWindow,
         }
+    }
+
+    /// Whether a segment lies in the window, as one does that has moved it. A RST moves none.
+    pub(in crate::engine::conntrack) fn believes(&self, direction: Direction, segment: &TcpSegment<'_>) -> bool {
+        let (mut sender, mut receiver) = (self.side(direction), self.side(direction.other()));
+        let fit = Side::admit(&mut sender, &mut receiver, State::Established, direction, segment);
+        fit == Fit::Inside && !segment.flags.has(TcpFlags::RST)
     }
 
     /// The sender has sent up to here, as turned out later. One word: whoever else writes here meanwhile loses nothing by it.
