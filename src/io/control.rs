@@ -21,10 +21,13 @@ const SIGNALS: Token = Token(0);
 const LINKS: Token = Token(1);
 /// And all above: the clients.
 const ADMIN: Token = Token(2);
+/// Signals that would end the process if nobody caught them, and that nobody sends to end a gateway: a terminal that is
+/// closed, or somebody who expects the configuration to be read again.
+const IDLE: [libc::c_int; 3] = [libc::SIGHUP, libc::SIGUSR1, libc::SIGUSR2];
 /// How often the workers are looked at.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// The signals that end the gateway. From the moment that it exists they end nothing by themselves.
+/// The signals that the gateway knows. From the moment that it exists they end nothing by themselves.
 pub struct Signals(Caught);
 
 impl fmt::Debug for Signals {
@@ -39,7 +42,9 @@ impl Signals {
     /// # Errors
     /// No descriptor left.
     pub fn catch() -> Result<Self, ServeError> {
-        Ok(Self(Caught::new([libc::SIGTERM, libc::SIGINT])?))
+        // What nohup(1) has made deaf stays deaf.
+        let idle = IDLE.into_iter().filter(|signal| !sys::is_ignored(*signal));
+        Ok(Self(Caught::new(idle.chain([libc::SIGTERM, libc::SIGINT]))?))
     }
 }
 
@@ -72,8 +77,8 @@ pub fn serve(
         for event in &events {
             match event.token() {
                 SIGNALS => {
-                    for _ in signals.pending() {
-                        phase = phase.after_signal(&daemon, drain);
+                    for signal in signals.pending() {
+                        phase = phase.after_signal(signal, &daemon, drain);
                     }
                 }
                 LINKS => restore_routes(&mut daemon),
@@ -108,7 +113,15 @@ enum Phase {
 }
 
 impl Phase {
-    fn after_signal(self, daemon: &Daemon, drain: Duration) -> Self {
+    fn after_signal(self, signal: libc::c_int, daemon: &Daemon, drain: Duration) -> Self {
+        if signal == libc::SIGHUP {
+            log::warn!("SIGHUP: reload is not available in this version; a change takes a restart");
+            return self;
+        }
+        if IDLE.contains(&signal) {
+            log::warn!(signal; "this signal means nothing to tungate");
+            return self;
+        }
         match self {
             Self::Serving if !drain.is_zero() => {
                 daemon.stop_new_flows();

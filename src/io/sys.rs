@@ -62,6 +62,16 @@ pub fn spawn<T: Send + 'static>(name: &str, f: impl FnOnce() -> T + Send + 'stat
     Builder::new().name(name.to_owned()).spawn(f)
 }
 
+/// Whether this process was started deaf to a signal, as by nohup(1).
+pub fn is_ignored(signal: libc::c_int) -> bool {
+    let mut action = mem::MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: without a new action the call only writes the present one to `action`, which is large enough.
+    let asked = unsafe { libc::sigaction(signal, std::ptr::null(), action.as_mut_ptr()) };
+    // SAFETY: all zeros are a valid `sigaction`, so it is initialised whether the kernel has written it or not.
+    let action = unsafe { action.assume_init() };
+    asked == 0 && action.sa_sigaction == libc::SIG_IGN
+}
+
 /// Most descriptors that one [`wait`] can watch.
 pub const MAX_WAIT: usize = 64;
 

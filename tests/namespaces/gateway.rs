@@ -186,7 +186,7 @@ impl<'a> Tungate<'a> {
         self.daemon.finish(PATIENCE)
     }
 
-    fn said(&self) -> String {
+    pub(crate) fn said(&self) -> String {
         format!("{}{}", self.daemon.stdout(), self.daemon.stderr())
     }
 

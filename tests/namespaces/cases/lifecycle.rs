@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use super::{both_families, in_setups};
 use crate::gateway::{Engine, Family, Gateway, Nat, Service, Setup, Tungate};
 use crate::lab::Lab;
-use crate::process::wait_for;
+use crate::process::{PATIENCE, wait_for};
 use crate::runner::Case;
 use crate::servers::{self, HTTP, IPERF};
 
@@ -25,6 +25,7 @@ pub(super) fn cases() -> Vec<Case> {
     let keeping = [Setup { engine: Engine::Tungate { workers: 1 }, family: Family::V4, nat: Nat::Destination }];
     let one = [Setup { engine: Engine::Tungate { workers: 1 }, family: Family::V4, nat: Nat::Full }];
     cases.extend(in_setups("a_signal_at_the_start_leaves_nothing", &[], one, signal_at_the_start));
+    cases.extend(in_setups("a_closed_terminal_ends_nothing", &[], one, hung_up));
     cases.extend(in_setups("folders_of_the_socket_are_its_owners", &[], one, folders));
     cases.extend(in_setups("a_lab_that_is_up_is_left_alone", &[], one, second_lab));
     let needs = &["curl", "nft", "nginx"];
@@ -92,6 +93,26 @@ fn signal_at_the_start(lab: &Lab, _: &Setup) {
     assert!(output.status.success(), "{}", output.report());
     assert_eq!(state_of(lab), before);
     assert!(!gateway.socket().exists(), "the admin socket is left");
+}
+
+fn hung_up(lab: &Lab, _: &Setup) {
+    let mut gateway = Tungate::start(lab, "[gateway]\n");
+    for (signal, heard) in [("HUP", "a change takes a restart"), ("USR1", "signal=10"), ("USR2", "signal=12")] {
+        gateway.signal(signal);
+        wait_for(signal, || gateway.said().contains(heard).then_some(()));
+    }
+    gateway.ask("show services").succeeded();
+    gateway.signal("TERM");
+    assert!(gateway.ended().status.success());
+
+    let file = lab.folder().join("tungate.toml");
+    let run = ["nohup", env!("CARGO_BIN_EXE_tungate"), "run", "-c", file.to_str().expect("a plain path")];
+    let mut deaf = lab.gateway().start_words(&run);
+    wait_for("it serves", || gateway.ask("show services").status.success().then_some(()));
+    deaf.signal("HUP");
+    deaf.signal("TERM");
+    let output = deaf.finish(PATIENCE);
+    assert!(output.status.success() && !output.stderr.contains("SIGHUP"), "{}", output.report());
 }
 
 /// Some start it without a umask.
