@@ -1,7 +1,7 @@
 //! `doctor`: what of this machine keeps a gateway from working.
 
-use std::io::{self, Write};
-use std::path::PathBuf;
+use std::io::{self, ErrorKind, Write};
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde::Serialize;
@@ -9,8 +9,11 @@ use serde::Serialize;
 use super::check;
 use super::exit::{Exit, Failure};
 use super::output::{Format, Printer, View};
-use crate::io::diagnosis::{Finding, Host, Level};
+use crate::admin::{Request, Response};
+use crate::config;
+use crate::io::diagnosis::{Finding, Host, Level, Running};
 use crate::io::log::colour_on;
+use crate::io::serve::{AskError, Client};
 
 /// Look for what keeps a gateway from working on this machine
 ///
@@ -23,6 +26,9 @@ pub(super) struct Doctor {
     /// Look in the light of this configuration file
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// The admin socket of the gateway that may run here, if not the one of the configuration file
+    #[arg(long, value_name = "PATH", requires = "config")]
+    socket: Option<PathBuf>,
     /// How to print it
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]
     output: Format,
@@ -43,7 +49,11 @@ impl Doctor {
     pub(super) fn run(&self, out: &mut dyn Write) -> Result<Exit, Failure> {
         let snapshot = self.config.as_deref().map(check::load).transpose()?.map(|(snapshot, _)| snapshot);
         let host = Host::read().map_err(|error| Failure::no(error.to_string()))?;
-        let findings = host.diagnose(snapshot.as_ref());
+        let configured = snapshot.as_ref().map(|snapshot| {
+            let socket = self.socket.as_ref().unwrap_or(&snapshot.gateway.admin_socket);
+            (snapshot, running(socket))
+        });
+        let findings = host.diagnose(configured.as_ref().map(|(snapshot, running)| (*snapshot, running)));
         let broken = findings.iter().any(|finding| finding.level == Level::Fail);
         match self.output {
             Format::Table | Format::Wide => tell(&findings, colour_on(&io::stdout()), out)?,
@@ -56,6 +66,30 @@ impl Doctor {
             }
         }
         Ok(if broken { Exit::No } else { Exit::Yes })
+    }
+}
+
+/// Who answers on an admin socket. What the file says now need not be what the gateway was started with: it is asked.
+fn running(socket: &Path) -> Running {
+    let mut interface = None;
+    let asked = Client::connect(socket).and_then(|mut client| {
+        client.ask(Request::ShowConfig, |part| {
+            if let Response::Config(row) = part {
+                let snapshot = config::load(&row.text, &row.file, 0, &row.name).ok();
+                interface = snapshot.map(|snapshot| snapshot.gateway.interface);
+            }
+            Ok(())
+        })
+    });
+    match (asked, interface) {
+        (Ok(()), Some(interface)) => Running::On(interface),
+        (Ok(()), None) => Running::Unknown("the configuration of the one that answers cannot be read".to_owned()),
+        (Err(AskError::NotReachable { path, error }), _)
+            if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) =>
+        {
+            Running::Nobody(path)
+        }
+        (Err(error), _) => Running::Unknown(error.to_string()),
     }
 }
 

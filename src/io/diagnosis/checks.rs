@@ -1,6 +1,6 @@
 //! The judges: each looks at one thing, with the command that mends it.
 
-use super::{Finding, Host, Level};
+use super::{Finding, Host, Level, Running};
 use crate::config::{Mode, Service, Snapshot};
 use crate::io::addresses::{Kept, with_purpose};
 use crate::io::netlink::Link;
@@ -33,7 +33,8 @@ impl Host {
         }
     }
 
-    pub(super) fn privileges(&self) -> Finding {
+    /// CAP_NET_RAW is for announcing alone: without a configuration it is not known whether anybody wants that.
+    pub(super) fn privileges(&self, snapshot: Option<&Snapshot>) -> Finding {
         const NEEDED: [(&str, u32); 2] = [("CAP_NET_ADMIN", 12), ("CAP_NET_RAW", 13)];
         let Some(held) = self.capabilities else {
             return bad(Level::Warn, "privileges", "/proc does not tell".to_owned(), "mount /proc".to_owned());
@@ -42,17 +43,50 @@ impl Host {
         if missing.is_empty() {
             return ok("privileges", "CAP_NET_ADMIN, CAP_NET_RAW".to_owned());
         }
-        let found = format!("missing {}", missing.join(", "));
+        let announces = snapshot.map(|snapshot| !snapshot.gateway.announce_on.is_empty());
+        let level = match (missing.as_slice(), announces) {
+            (["CAP_NET_RAW"], Some(false)) => {
+                return ok("privileges", "CAP_NET_ADMIN; without announce-on no other is needed".to_owned());
+            }
+            (["CAP_NET_RAW"], None) => Level::Warn,
+            _ => Level::Fail,
+        };
+        let why = if level == Level::Warn { ", needed with announce-on only" } else { "" };
+        let found = format!("missing {}{why}", missing.join(", "));
         let remedy = "run as root, or `setcap cap_net_admin,cap_net_raw+ep` on the program".to_owned();
-        bad(Level::Fail, "privileges", found, remedy)
+        bad(level, "privileges", found, remedy)
     }
 
-    pub(super) fn name(&self, interface: &str) -> Finding {
-        if !self.links.iter().any(|link| link.name == interface) {
-            return ok("interface", format!("{interface} is free"));
+    /// To remove the interface is only the remedy if no gateway serves on it.
+    pub(super) fn interface(&self, name: &str, running: &Running) -> Finding {
+        const SUBJECT: &str = "interface";
+        let Some(link) = self.links.iter().find(|link| link.name == name) else {
+            return ok(SUBJECT, format!("{name} is free"));
+        };
+        let taken = format!("{name} exists: `run` will refuse");
+        match running {
+            Running::On(served) if served == name && link.up => ok(SUBJECT, format!("a tungate serves on {name}")),
+            Running::On(served) if served == name => {
+                let found = format!("{name}, on which a tungate serves, is down: nothing comes in");
+                bad(Level::Fail, SUBJECT, found, format!("ip link set {name} up"))
+            }
+            Running::On(served) => {
+                let found = format!("{taken}, and the tungate that answers serves on {served}");
+                bad(Level::Warn, SUBJECT, found, "another name in [gateway]".to_owned())
+            }
+            Running::Unknown(why) => {
+                let found = format!("{taken}, unless a tungate serves on it; {why}");
+                bad(Level::Warn, SUBJECT, found, "ask as root".to_owned())
+            }
+            Running::Nobody(socket) => {
+                let found = format!("{taken}, and no tungate answers on {}", socket.display());
+                let remedy = format!(
+                    "name the socket with --socket if one runs; if nobody needs {name}: ip link del {name}, or another \
+                     name in [gateway]"
+                );
+                bad(Level::Warn, SUBJECT, found, remedy)
+            }
         }
-        let remedy = format!("if no tungate runs here: ip link del {interface}, or another name in [gateway]");
-        bad(Level::Warn, "interface", format!("{interface} exists: `run` will refuse"), remedy)
     }
 
     pub(super) fn announcing(&self, name: &str) -> Finding {

@@ -11,6 +11,7 @@ mod tunnels;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::PathBuf;
 
 use super::netlink::{Link, LocalAddress, Netlink, NetlinkError};
 use super::tun::{self, TunError};
@@ -38,6 +39,17 @@ pub struct Finding {
     pub found: String,
     /// What to do, a command if possible; `None` if all is well.
     pub remedy: Option<String>,
+}
+
+/// Who answered on the admin socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Running {
+    /// A gateway with this interface.
+    On(String),
+    /// Nobody, on this socket.
+    Nobody(PathBuf),
+    /// It cannot be told, for this reason.
+    Unknown(String),
 }
 
 /// What was seen of a machine, or rather of the network namespace of the thread that looked.
@@ -79,10 +91,11 @@ impl Host {
         Ok(Self { tun_device, capabilities: effective_capabilities(), links, addresses, rules_by_mark, settings })
     }
 
-    /// Judges what was seen; with a configuration, in the light of what that wants.
-    pub fn diagnose(&self, snapshot: Option<&Snapshot>) -> Vec<Finding> {
-        let mut findings = vec![self.device(), self.privileges()];
-        findings.extend(snapshot.map(|snapshot| self.name(&snapshot.gateway.interface)));
+    /// Judges what was seen; with a configuration, in the light of what that wants and of who answers on its socket.
+    pub fn diagnose(&self, configured: Option<(&Snapshot, &Running)>) -> Vec<Finding> {
+        let snapshot = configured.map(|(snapshot, _)| snapshot);
+        let mut findings = vec![self.device(), self.privileges(snapshot)];
+        findings.extend(configured.map(|(snapshot, running)| self.interface(&snapshot.gateway.interface, running)));
         let doors = self.doors(snapshot);
         findings.extend(snapshot.into_iter().flat_map(|s| &s.gateway.announce_on).map(|name| self.announcing(name)));
         findings.push(self.forwarding_v4(&doors));

@@ -20,7 +20,12 @@ fn snapshot(text: &str) -> Snapshot {
 fn link(index: u32, name: &str) -> Link {
     let (mtu, up, hardware_address) = (1500, true, Some([2, 0, 0, 0, 0, 1]));
     let (queue_length, queue_discipline) = (1000, "noqueue".to_owned());
-    Link { index, name: name.to_owned(), mtu, up, carrier: Some(1), hardware_address, queue_length, queue_discipline }
+    let (name, carrier, tun) = (name.to_owned(), Some(1), false);
+    Link { index, name, mtu, up, tun, carrier, hardware_address, queue_length, queue_discipline }
+}
+
+fn nobody() -> Running {
+    Running::Nobody("/run/tungate/tungate.sock".into())
 }
 
 fn healthy() -> Host {
@@ -45,7 +50,7 @@ impl Host {
 
     /// The only thing that is not well.
     fn complaint(&self, text: &str) -> (Level, String) {
-        let findings = self.diagnose(Some(&snapshot(text)));
+        let findings = self.diagnose(Some((&snapshot(text), &nobody())));
         let complaints: Vec<_> = findings.into_iter().filter(|finding| finding.level != Level::Ok).collect();
         let [complaint] = complaints.as_slice() else { panic!("{complaints:#?}") };
         let remedy = complaint.remedy.as_deref().unwrap();
@@ -55,8 +60,8 @@ impl Host {
 
 #[test]
 fn a_healthy_machine_gives_no_cause_for_complaint() {
-    for snapshot in [None, Some(&snapshot(FULL_NAT))] {
-        let findings = healthy().diagnose(snapshot);
+    for configured in [None, Some((&snapshot(FULL_NAT), &nobody()))] {
+        let findings = healthy().diagnose(configured);
         assert!(findings.iter().all(|f| f.level == Level::Ok && f.remedy.is_none()), "{findings:#?}");
     }
 }
@@ -99,12 +104,47 @@ fn each_obstacle_is_named_with_its_remedy() {
 }
 
 #[test]
+fn who_follows_doctor_removes_no_interface_of_a_running_gateway() {
+    let snapshot = snapshot(FULL_NAT);
+    let finding = |up: bool, running: Running| {
+        let mut host = healthy();
+        host.links.push(Link { up, ..link(9, "gate") });
+        let findings = host.diagnose(Some((&snapshot, &running)));
+        let mut of_interface = findings.into_iter().filter(|finding| finding.subject == "interface");
+        let finding = of_interface.next().unwrap();
+        (finding.level, format!("{}; {}", finding.found, finding.remedy.unwrap_or_default()))
+    };
+    let on = |name: &str| Running::On(name.to_owned());
+    assert_eq!(finding(true, on("gate")), (Level::Ok, "a tungate serves on gate; ".to_owned()));
+    let (level, down) = finding(false, on("gate"));
+    assert!(level == Level::Fail && down.ends_with("nothing comes in; ip link set gate up"), "{down}");
+    for running in [on("other"), Running::Unknown("no permission".to_owned())] {
+        let (level, found) = finding(true, running);
+        assert!(level == Level::Warn && !found.contains("ip link del"), "{found}");
+    }
+    let (level, found) = finding(true, nobody());
+    assert!(level == Level::Warn && found.contains("if nobody needs gate: ip link del gate"), "{found}");
+}
+
+#[test]
+fn raw_sockets_are_for_announcing_alone() {
+    let mut host = healthy();
+    host.capabilities = Some(1 << 12);
+    let silent = snapshot(&FULL_NAT.replace("announce-on = [\"eth0\", \"vlan.5\"]\n", ""));
+    let findings = host.diagnose(Some((&silent, &nobody())));
+    assert!(findings.iter().all(|finding| finding.level == Level::Ok), "{findings:#?}");
+    let worst = host.diagnose(None).into_iter().max_by_key(|finding| finding.level).unwrap();
+    assert_eq!((worst.level, worst.found.as_str()), (Level::Warn, "missing CAP_NET_RAW, needed with announce-on only"));
+}
+
+#[test]
 fn a_reverse_path_filter_only_harms_who_keeps_the_clients_address_and_routes_by_marks() {
     let keeps = FULL_NAT.replace("name = \"web\"", "name = \"web\"\nsource-nat = false");
     for (value, how) in [("1", "strict"), ("2", "loose")] {
         let mut host = healthy();
         host.set("ipv4/conf/all/rp_filter", value);
-        let all_well = |host: &Host, text| host.diagnose(Some(&snapshot(text))).iter().all(|f| f.level == Level::Ok);
+        let all_well =
+            |host: &Host, text| host.diagnose(Some((&snapshot(text), &nobody()))).iter().all(|f| f.level == Level::Ok);
         assert!(all_well(&host, FULL_NAT) && all_well(&host, &keeps));
 
         host.rules_by_mark = true;
@@ -125,7 +165,10 @@ fn a_local_address_within_a_prefix_is_doubtful_and_every_one_is_named() {
     assert!(found.starts_with("addresses: 192.0.2.10 (in the prefix of a VIP) is an address of eth0"), "{found}");
 
     host.addresses.push(LocalAddress { interface: 9, address: [10, 99, 0, 10].into(), prefix_length: 32 });
-    let failed = host.diagnose(Some(&snapshot(FULL_NAT))).into_iter().filter(|finding| finding.level == Level::Fail);
+    let failed = host
+        .diagnose(Some((&snapshot(FULL_NAT), &nobody())))
+        .into_iter()
+        .filter(|finding| finding.level == Level::Fail);
     let remedies: Vec<_> = failed.filter_map(|finding| finding.remedy).collect();
     assert_eq!(remedies, ["ip address del 192.0.2.10/24 dev eth0", "ip address del 10.99.0.10/32 dev interface 9"]);
 }
@@ -138,11 +181,11 @@ fn ipv6_may_be_forced_on_or_not_be_wanted() {
         .replace(", \"fd00:99::10\"", "")
         .replace(", \"[2001:db8::10]:80\"", "")
         .replace(", { address = \"fd00::1\" }", "");
-    assert!(host.diagnose(Some(&snapshot(&v4_only))).iter().all(|finding| finding.level == Level::Ok));
+    assert!(host.diagnose(Some((&snapshot(&v4_only), &nobody()))).iter().all(|finding| finding.level == Level::Ok));
 
     host.set("ipv6/conf/eth0/force_forwarding", "1");
     host.set("ipv6/conf/vlan.5/force_forwarding", "1");
-    assert!(host.diagnose(Some(&snapshot(FULL_NAT))).iter().all(|finding| finding.level == Level::Ok));
+    assert!(host.diagnose(Some((&snapshot(FULL_NAT), &nobody()))).iter().all(|finding| finding.level == Level::Ok));
 }
 
 #[test]
@@ -167,7 +210,7 @@ backends = [{ address = "10.0.0.1" }, { address = "fd00::1" }]
 #[test]
 fn the_arithmetic_of_tunnels_is_told_for_each_service_and_family() {
     let found = |text: &str| {
-        let findings = healthy().diagnose(Some(&snapshot(text)));
+        let findings = healthy().diagnose(Some((&snapshot(text), &nobody())));
         let tunnels = findings.into_iter().filter(|finding| finding.subject == "tunnel");
         tunnels.map(|finding| (finding.level, finding.found)).collect::<Vec<_>>()
     };
@@ -188,7 +231,7 @@ fn a_backend_is_told_what_it_lacks() {
         let address = address.parse().unwrap();
         host.addresses.push(LocalAddress { interface: 1, address, prefix_length: 32 });
     }
-    let findings = host.diagnose(Some(&snapshot(&text)));
+    let findings = host.diagnose(Some((&snapshot(&text), &nobody())));
     assert!(findings.iter().all(|finding| finding.level == Level::Ok), "{findings:#?}");
 
     host.addresses.pop();

@@ -23,6 +23,8 @@ pub struct Link {
     pub mtu: u32,
     /// Whether it is administratively up.
     pub up: bool,
+    /// Whether it is a TUN or TAP. If it has a carrier, a program holds it.
+    pub tun: bool,
     /// How often it has found somebody at the other end, if somebody is there now: another number means that it was
     /// down in between, however short.
     pub carrier: Option<u32>,
@@ -194,6 +196,7 @@ fn describe(answer: RouteNetlinkMessage) -> Option<Link> {
         name: String::new(),
         mtu: 0,
         up: message.header.flags.contains(LinkFlags::Up),
+        tun: false,
         carrier: message.header.flags.contains(LinkFlags::LowerUp).then_some(0),
         hardware_address: None,
         queue_length: 0,
@@ -206,6 +209,8 @@ fn describe(answer: RouteNetlinkMessage) -> Option<Link> {
             link.mtu = mtu;
         } else if let LinkAttribute::TxQueueLen(slots) = attribute {
             link.queue_length = slots;
+        } else if let LinkAttribute::LinkInfo(info) = attribute {
+            link.tun = info.contains(&LinkInfo::Kind(InfoKind::Tun));
         } else if let LinkAttribute::CarrierUpCount(times) = attribute {
             link.carrier = link.carrier.map(|_| times);
         } else if let LinkAttribute::Qdisc(name) = attribute {

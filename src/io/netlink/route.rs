@@ -92,15 +92,32 @@ impl Netlink {
     /// # Errors
     /// No privilege, the target is down or unreachable, or there is a route to the same destination.
     pub fn add_route(&mut self, route: &Route) -> Result<(), NetlinkError> {
-        let (to, attempt) = (route.destination, format!("add the route to {}", route.destination));
-        let there = || {
-            format!(
-                "another route to it exists: remove that one (`ip route del {to}`), or set `routes = false` and see to the routes yourself"
-            )
-        };
+        let attempt = format!("add the route to {}", route.destination);
         let down = || "the interface that it leads to is down".to_owned();
-        self.make(&attempt, RouteNetlinkMessage::NewRoute(route_message(route)), Make::New)
-            .map_err(|error| error.remedy_for(libc::EEXIST, there).remedy_for(libc::ENETDOWN, down))
+        self.make(&attempt, RouteNetlinkMessage::NewRoute(route_message(route)), Make::New).map_err(|error| {
+            let there = || self.instead_of_route_to(route.destination);
+            error.remedy_for(libc::EEXIST, there).remedy_for(libc::ENETDOWN, down)
+        })
+    }
+
+    /// What to do about a route that is there already. One that leads into a program's TUN is a running gateway's.
+    fn instead_of_route_to(&mut self, to: Prefix) -> String {
+        let index = self.way_to(to.address()).ok().flatten();
+        let links = self.links().unwrap_or_default();
+        match links.into_iter().find(|link| Some(link.index) == index) {
+            Some(link) if link.tun && link.carrier.is_some() => format!(
+                "the route to it leads to {}, which a program serves: another gateway? Stop that one, or give the two \
+                 addresses of their own",
+                link.name
+            ),
+            other => {
+                let device = other.map_or_else(String::new, |link| format!(", to {}", link.name));
+                format!(
+                    "another route to it exists{device}: remove that one (`ip route del {to}`), or set `routes = false` \
+                     and see to the routes yourself"
+                )
+            }
+        }
     }
 
     /// Removes a route.

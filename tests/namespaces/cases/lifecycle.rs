@@ -26,6 +26,7 @@ pub(super) fn cases() -> Vec<Case> {
     let one = [Setup { engine: Engine::Tungate { workers: 1 }, family: Family::V4, nat: Nat::Full }];
     cases.extend(in_setups("a_signal_at_the_start_leaves_nothing", &[], one, signal_at_the_start));
     cases.extend(in_setups("a_closed_terminal_ends_nothing", &[], one, hung_up));
+    cases.extend(in_setups("a_second_gateway_spares_the_first", &[], one, second_gateway));
     cases.extend(in_setups("folders_of_the_socket_are_its_owners", &[], one, folders));
     cases.extend(in_setups("a_lab_that_is_up_is_left_alone", &[], one, second_lab));
     let needs = &["curl", "nft", "nginx"];
@@ -127,6 +128,18 @@ fn folders(lab: &Lab, _: &Setup) {
     assert_eq!(mode & 0o777, 0o755, "{mode:o}");
 }
 
+/// Who starts a second one for the same addresses is not told to take the first one's routes away.
+fn second_gateway(lab: &Lab, _: &Setup) {
+    let sources = "source-addresses = [\"10.99.0.10\"]\n";
+    let _first = Tungate::start(lab, &format!("[gateway]\n{sources}"));
+    let (file, socket) = (lab.folder().join("second.toml"), lab.folder().join("second.sock"));
+    let text = format!("[gateway]\ninterface = \"second\"\nadmin-socket = \"{}\"\n{sources}", socket.display());
+    fs::write(&file, text).expect("the folder is ours");
+    let second = lab.gateway().run(&format!("{} run -c {}", env!("CARGO_BIN_EXE_tungate"), file.display()));
+    let told = second.stderr.contains("leads to tungate0") && !second.stderr.contains("ip route del");
+    assert!(!second.status.success() && told, "{}", second.report());
+}
+
 /// Who runs `lab.sh up` twice under one name keeps what runs in the first.
 fn second_lab(lab: &Lab, _: &Setup) {
     let mut resident = lab.gateway().start("sleep 60");
@@ -162,8 +175,14 @@ fn down_and_up(lab: &Lab, setup: &Setup) {
     let _gateway = Gateway::start(lab, setup, &[WEB]);
     let with_patience = |seconds| format!("curl -sS --globoff --max-time {seconds} http://{}/", setup.vip_with(80));
     let before = state_of(lab);
+    let doctor = || {
+        let file = lab.folder().join("tungate.toml");
+        lab.gateway().run(&format!("{} doctor -c {}", env!("CARGO_BIN_EXE_tungate"), file.display())).stdout
+    };
+    assert!(doctor().contains("a tungate serves on tungate0"), "{}", doctor());
     lab.client().run(&with_patience(5)).succeeded();
     lab.gateway().run("ip link set tungate0 down").succeeded();
+    assert!(doctor().contains("help: ip link set tungate0 up"), "{}", doctor());
     assert!(!lab.client().run(&with_patience(1)).status.success(), "nothing passes a TUN that is down");
     lab.gateway().run("ip link set tungate0 up").succeeded();
     wait_for("the routes are back", || (state_of(lab) == before).then_some(()));
