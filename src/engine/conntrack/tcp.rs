@@ -260,9 +260,13 @@ impl Tracker {
             {
                 // The backend has accepted a SYN that we had let pass: follow them.
                 let mut anew = Self::accept(offer);
-                let outcome = anew.follow(State::SynSent, State::SynReceived, direction, kind, segment);
-                *self = anew;
-                outcome
+                match anew.follow(State::SynSent, State::SynReceived, direction, kind, segment) {
+                    Outcome::Accept(state) => {
+                        *self = anew;
+                        Outcome::Accept(state)
+                    }
+                    Outcome::Pass | Outcome::Reopen | Outcome::BadState | Outcome::BadWindow => Outcome::Pass,
+                }
             }
             (Direction::Reply, Kind::Ack, _) => {
                 self.passed = Passed::Ack(segment.ack);
@@ -274,9 +278,7 @@ impl Tracker {
 
     /// Whether this SYN-ACK, for a SYN that was let pass, is not that of the connection we know, come again.
     fn is_another(&self, state: State, offer: Offer, syn_ack: &TcpSegment<'_>) -> bool {
-        offer.isn != self.isns[0]
-            || state == State::SynReceived
-            || (state == State::TimeWait && syn_ack.seq != self.isns[1])
+        offer.isn != self.isns[0] || state == State::SynReceived || syn_ack.seq != self.isns[1]
     }
 
     /// RFC 5961 3.2, from the middle: what the receiver has acknowledged last is what it expects next, and so may be

@@ -261,3 +261,17 @@ fn r48_a_client_that_always_begins_with_the_same_number_is_followed_once_the_bac
     connection.transfers(Original, 100);
     connection.transfers(Reply, 100);
 }
+
+/// The same, on a connection that only the backend has forgotten.
+#[test]
+fn r46_a_client_that_begins_with_the_same_number_is_followed_on_an_open_connection_too() {
+    let mut connection = Connection::established();
+    connection.transfers(Original, 100);
+    connection.passes(Original, segment(SYN, CLIENT_ISN, 0));
+    connection.passes(Reply, segment(SYN_ACK, BACKEND_ISN, CLIENT_ISN + 1));
+    assert_eq!(connection.state, State::Established);
+    connection.accepts(Reply, segment(SYN_ACK, BACKEND_ISN + 0x4000_0000, CLIENT_ISN + 1), State::SynReceived);
+    connection.next = [CLIENT_ISN + 1, BACKEND_ISN + 0x4000_0001];
+    connection.accepts(Original, connection.polite(Original, ACK), State::Established);
+    connection.transfers(Reply, 100);
+}
