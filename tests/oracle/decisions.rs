@@ -110,24 +110,43 @@ pub(crate) const DECISIONS: &[Decision] = &[
         covers: |d| d.kernel.is_empty() && d.is_forwarded() && d.has_flags(0x04),
     },
     Decision {
-        what: "what comes after a RST that was not exact, of a connection that was not open",
+        what: "a RST beyond the window",
+        rules: &[44],
+        kernel: "forwards it up to a window further",
+        tungate: "drops it",
+        why: "no host sends one, and who guesses is to have but one window to guess in (RFC 5961 3.2)",
+        parts: true,
+        covers: |d| d.is_dropped(DropReason::TcpWindow) && d.is_beyond && d.has_flags(0x04),
+    },
+    Decision {
+        what: "a RST before the window, after a SYN on an open connection",
+        rules: &[44, 46],
+        kernel: "forwards it",
+        tungate: "drops it",
+        why: "an answer to the challenge is exact",
+        parts: true,
+        covers: |d| {
+            let passed = d.earlier.contains(&Earlier::SynPassed);
+            d.is_dropped(DropReason::TcpWindow) && d.has_flags(0x04) && !d.is_beyond && passed
+        },
+    },
+    Decision {
+        what: "what comes after a RST on a connection that was not open",
         rules: &[44, 50],
-        kernel: "has believed it",
-        tungate: "has forwarded it and gone on",
+        kernel: "has believed it unless it was outside the window",
+        tungate: "has believed it if it was exact, and forwarded it else",
         why: "a half-closed connection may still carry a long answer, and who guesses should not end it",
         parts: true,
         covers: |d| d.one_drops() && d.earlier.contains(&Earlier::RstUnbelieved),
     },
     Decision {
-        what: "an acknowledgment up to a RST that was not exact",
+        what: "what comes after a RST that was not exact, of an open connection",
         rules: &[44],
-        kernel: "forwards it",
-        tungate: "drops it: nothing of that was sent",
+        kernel: "has taken all up to it for sent",
+        tungate: "has learnt nothing from it",
         why: "a RST that is not believed says nothing, not even that",
         parts: true,
-        covers: |d| {
-            d.is_dropped(DropReason::TcpWindow) && !d.has_flags(0x04) && d.earlier.contains(&Earlier::RstInside)
-        },
+        covers: |d| d.one_drops() && !d.is_beyond && d.earlier.contains(&Earlier::RstInside),
     },
     Decision {
         what: "what comes after a SYN-ACK that acknowledges something before the SYN",
@@ -150,34 +169,23 @@ pub(crate) const DECISIONS: &[Decision] = &[
     Decision {
         what: "what comes after data beyond the window",
         rules: &[56],
-        kernel: "may take what it has let pass for less than it was, and drop what acknowledges it",
-        tungate: "knows what it has forwarded",
-        why: "the acknowledgment is right",
+        kernel: "may have let it pass unheeded, a FIN too, or taken it for less than it was",
+        tungate: "has judged it by what a SYN allows as well, and knows what it has forwarded",
+        why: "what is forwarded counts",
         parts: true,
-        covers: |d| d.kernel.is_empty() && d.is_forwarded() && !d.is_beyond && d.earlier.contains(&Earlier::Beyond),
+        covers: |d| d.one_drops() && !d.is_beyond && d.earlier.contains(&Earlier::Beyond),
     },
     Decision {
-        what: "the answer to a SYN in LAST-ACK",
+        what: "what answers a SYN in LAST-ACK, and what comes then",
         rules: &[46, 51],
         kernel: "judges it, if it does not come at once",
         tungate: "forwards the backend's next ACK, and believes nothing of it",
         why: "it may be the challenge to that SYN (RFC 5961 4.2)",
         parts: true,
         covers: |d| {
-            d.kernel.is_empty()
-                && d.is_forwarded()
-                && d.state == Some(State::LastAck)
-                && d.earlier.contains(&Earlier::SynInLastAck)
+            let closing = matches!(d.state, Some(State::LastAck | State::TimeWait));
+            d.one_drops() && closing && d.earlier.contains(&Earlier::SynPassed)
         },
-    },
-    Decision {
-        what: "a backend's SYN again, after a SYN-ACK that does not acknowledge it",
-        rules: &[41],
-        kernel: "forwards it",
-        tungate: "has taken it for answered, and drops it",
-        why: "a backend opens no connections, and such a client has broken his own",
-        parts: true,
-        covers: |d| d.is_dropped(DropReason::TcpState) && d.state == Some(State::SynReceived) && d.is_syn(),
     },
     Decision {
         what: "a second SYN in a simultaneous open",
@@ -187,6 +195,24 @@ pub(crate) const DECISIONS: &[Decision] = &[
         why: "the client has given up its first attempt",
         parts: true,
         covers: |d| d.kernel.is_empty() && d.is_forwarded() && d.state == Some(State::SynSent2) && d.is_syn(),
+    },
+    Decision {
+        what: "what comes after SYNs of a handshake that do not fit each other",
+        rules: &[41],
+        kernel: "goes on with the first of each side",
+        tungate: "goes on with the last",
+        why: "both have begun anew; and a backend opens no connections",
+        parts: true,
+        covers: |d| d.one_drops() && d.earlier.contains(&Earlier::OddOpening),
+    },
+    Decision {
+        what: "what comes after a handshake that came again on an open connection",
+        rules: &[42],
+        kernel: "has begun anew, and drops what acknowledges data sent before",
+        tungate: "has forwarded it, and goes on",
+        why: "both were old duplicates",
+        parts: true,
+        covers: |d| d.one_drops() && d.earlier.contains(&Earlier::HandshakeAgain),
     },
     Decision {
         what: "what comes after a SYN of the backend's on a connection in TIME-WAIT",
@@ -216,13 +242,17 @@ pub(crate) const DECISIONS: &[Decision] = &[
         covers: |d| d.one_drops() && d.earlier.contains(&Earlier::RstAtTheEnd),
     },
     Decision {
-        what: "what comes between a SYN on a connection that was reset and its answer",
-        rules: &[48],
-        kernel: "judges by the old connection, until there is a SYN-ACK",
-        tungate: "has begun anew",
-        why: "the client has, too",
+        what: "what comes between a SYN on a connection that is over and its answer",
+        rules: &[42, 48],
+        kernel: "judges by the old connection after a RST, by the new one in TIME-WAIT",
+        tungate: "judges by the new one, but for an old SYN come again in TIME-WAIT",
+        why: "the client has begun anew; an old duplicate has not",
         parts: true,
-        covers: |d| d.one_drops() && d.earlier.contains(&Earlier::SynAfterRst) && d.state == Some(State::SynSent),
+        covers: |d| {
+            d.one_drops()
+                && d.earlier.contains(&Earlier::SynWhenOver)
+                && matches!(d.state, Some(State::SynSent | State::TimeWait))
+        },
     },
     Decision {
         what: "what comes after a FIN that came again",
@@ -232,15 +262,6 @@ pub(crate) const DECISIONS: &[Decision] = &[
         why: "a half-closed connection stays half-closed when a FIN is lost",
         parts: true,
         covers: |d| d.one_drops() && d.earlier.contains(&Earlier::FinAgain),
-    },
-    Decision {
-        what: "a RST beyond the window",
-        rules: &[44],
-        kernel: "forwards it up to a window further",
-        tungate: "drops it",
-        why: "no host sends one, and who guesses is to have but one window to guess in (RFC 5961 3.2)",
-        parts: true,
-        covers: |d| d.is_dropped(DropReason::TcpWindow) && d.is_beyond && d.has_flags(0x04),
     },
     Decision {
         what: "a segment outside the window of a connection that was reset",
@@ -459,15 +480,16 @@ pub(crate) const DECISIONS: &[Decision] = &[
         covers: |d| d.kernel.len() < d.ours.len() && arriving(&d.kernel) == arriving(&d.ours),
     },
     Decision {
-        what: "a fragment that lies within another",
+        what: "fragments that overlap",
         rules: &[76, 77],
-        kernel: "ignores it",
-        tungate: "takes it for an overlap, and drops the datagram",
-        why: "only an exact copy is harmless: which of two contents the receiver would take is not ours to guess",
-        parts: true,
+        kernel: "ignores one that lies within another; else it forgets the datagram, and begins anew",
+        tungate: "drops the datagram, and what comes of it later",
+        why: "RFC 5722 4; only an exact copy is harmless, since nobody knows which of two contents the receiver would take",
+        parts: false,
         covers: |d| {
-            let overlap = Verdict::Drop(DropReason::FragmentOverlap);
-            d.sent.iter().any(|(_, _, verdict)| *verdict == overlap) && datagrams(&d.ours).is_empty()
+            let (kernel, ours) = (datagrams(&d.kernel), datagrams(&d.ours));
+            let fewer = ours.len() < kernel.len() && ours.iter().all(|one| kernel.contains(one));
+            fewer && d.sent.iter().any(|(_, _, verdict)| *verdict == Verdict::Drop(DropReason::FragmentOverlap))
         },
     },
     Decision {

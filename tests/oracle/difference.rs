@@ -47,7 +47,7 @@ impl Difference {
     }
 
     pub(super) fn is_dropped(&self, reason: DropReason) -> bool {
-        self.verdict() == Some(Verdict::Drop(reason)) && self.ours.is_empty()
+        self.ours.is_empty() && self.sent.iter().any(|(_, _, verdict)| *verdict == Verdict::Drop(reason))
     }
 
     /// What came, if it was one packet, or all fragments of one, and passes the door.
@@ -147,22 +147,23 @@ pub(super) fn datagrams(departures: &[Departure]) -> Vec<Vec<Departure>> {
     for pieces in by_id.into_values() {
         let mut pieces: Vec<Departure> = pieces.iter().map(without_fragment_id).collect();
         pieces.sort();
-        let mut once = pieces.clone();
-        once.dedup();
-        // A datagram may have come twice under one identification.
-        let copies = once.iter().map(|one| pieces.iter().filter(|other| *other == one).count()).min();
-        let copies = copies.filter(|_| is_whole(&once)).unwrap_or_default();
-        whole.extend(std::iter::repeat_n(once, copies));
+        whole.extend(one_datagram(&pieces));
     }
     whole.sort();
     whole
 }
 
-fn is_whole(pieces: &[Departure]) -> bool {
-    let mut pieces: Vec<_> = pieces.iter().filter_map(|one| fragment(&one.packet)).collect();
-    pieces.sort_unstable();
-    let gapless = pieces.windows(2).all(|pair| pair[0].1.1 == pair[1].1.0 && pair[0].2);
-    pieces.first().is_some_and(|first| first.1.0 == 0) && gapless && pieces.last().is_some_and(|last| !last.2)
+/// The datagram that is among the pieces, as often as all of it is there; what else is there counts for nothing.
+fn one_datagram(pieces: &[Departure]) -> Vec<Vec<Departure>> {
+    let (mut next, mut more, mut chain) = (0, true, Vec::new());
+    while more {
+        let at = |one: &&Departure| fragment(&one.packet).is_some_and(|(_, range, _)| range.0 == next);
+        let Some(one) = pieces.iter().find(at) else { return Vec::new() };
+        chain.push(one.clone());
+        (next, more) = fragment(&one.packet).map(|(_, range, more)| (range.1, more)).expect("it was found as one");
+    }
+    let copies = chain.iter().map(|one| pieces.iter().filter(|other| *other == one).count()).min().unwrap_or_default();
+    vec![chain; copies]
 }
 
 /// All that arrives of packets and fragments, put together, without the fragment headers.

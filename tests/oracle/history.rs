@@ -13,7 +13,7 @@ use crate::pair::Side;
 pub(crate) enum Earlier {
     /// A FIN came again: to the kernel, it was the other side's.
     FinAgain,
-    /// A RST that was not exact, of a connection that was not open: the kernel believed it.
+    /// A RST of a connection that was not open: the kernel believed it, and tungate did not, or the other way round.
     RstUnbelieved,
     /// A RST that was not exact, of an open connection: to the kernel, all up to it was sent.
     RstInside,
@@ -24,17 +24,19 @@ pub(crate) enum Earlier {
     SecondSyn,
     /// A segment beyond the window: the kernel may take what it lets pass for less than it is.
     Beyond,
-    /// A SYN on a connection of which but the last acknowledgment is missing.
-    SynInLastAck,
+    /// A SYN on a connection that is open.
+    SynPassed,
+    /// SYNs of a handshake that do not fit each other.
+    OddOpening,
     /// A SYN of the backend's on a connection that is over: the kernel has forgotten the connection.
     BackendSyn,
     /// An ACK in the handshake that does not acknowledge the SYN-ACK: the kernel believed it.
     AckUnbelieved,
     /// A RST behind the last byte that was sent, but not the last that was acknowledged: tungate believed it.
     RstAtTheEnd,
-    /// A SYN on a connection that was reset: the kernel waits for the answer.
-    SynAfterRst,
-    /// The whole handshake of a connection that is over has come again.
+    /// A SYN on a connection that was reset: the kernel waits for the answer. An old one in TIME-WAIT: it does not.
+    SynWhenOver,
+    /// The whole handshake of a connection has come again.
     HandshakeAgain,
 }
 
@@ -51,22 +53,36 @@ pub(crate) struct History {
     finished: [bool; 2],
     /// The last that it has acknowledged.
     acked: [Option<u32>; 2],
-    /// The SYN of a connection that is over has come again.
+    /// The number of the last SYN that came.
+    syn: Option<u32>,
+    /// The SYN of the connection has come again.
     syn_again: bool,
     pub(crate) earlier: BTreeSet<Earlier>,
 }
 
 impl History {
-    /// Takes note of a packet, and of where tungate thought the connection to stand before and after it; whether it is a
-    /// segment that begins beyond what its sender may send.
-    pub(crate) fn note(&mut self, from: Side, packet: &[u8], before: Option<State>, after: Option<State>) -> bool {
+    /// Takes note of a packet, of where tungate thought the connection to stand before and after it, and whether it was
+    /// forwarded; whether it is a segment that begins beyond what its sender may send.
+    pub(crate) fn note(
+        &mut self,
+        from: Side,
+        packet: &[u8],
+        (before, after): (Option<State>, Option<State>),
+        forwarded: bool,
+    ) -> bool {
         let mut bytes = packet.to_vec();
         let packet = Packet::parse(&mut bytes, Offload::default()).ok();
         let Some(segment) = packet.as_ref().and_then(Packet::tcp) else { return false };
         self.misunderstandings(from, &segment, before, after);
-        self.begins_anew(from, &segment, before, after);
-        let is_beyond = self.windows(from, &segment);
+        let is_beyond = self.limits[from as usize].is_some_and(|limit| comes_before(limit, segment.seq));
+        if forwarded {
+            self.begins_anew(from, &segment, before, after);
+            self.windows(from, &segment);
+        }
         let (syn, rst) = (segment.flags.0 & 0x02 != 0, segment.flags.0 & 0x04 != 0);
+        if is_beyond && rst {
+            self.earlier.insert(Earlier::RstUnbelieved);
+        }
         if is_beyond && !syn && !rst {
             self.earlier.insert(Earlier::Beyond);
         }
@@ -79,7 +95,9 @@ impl History {
         if fin && self.finished[own] && matches!(before, Some(State::FinWait | State::CloseWait)) {
             self.earlier.insert(Earlier::FinAgain);
         }
-        if rst && before != Some(State::Established) && before != Some(State::Close) && after != Some(State::Close) {
+        let opening = matches!(before, Some(State::SynSent | State::SynSent2));
+        let believed = after == Some(State::Close) && !(opening && from == Side::Clients);
+        if rst && before != Some(State::Established) && before != Some(State::Close) && !believed {
             self.earlier.insert(Earlier::RstUnbelieved);
         }
         if rst
@@ -107,18 +125,27 @@ impl History {
         if opening && from_client && ack && !syn && !rst {
             self.earlier.insert(Earlier::AckUnbelieved);
         }
-        if syn && !ack && before == Some(State::Close) {
-            self.earlier.insert(Earlier::SynAfterRst);
-        }
-        let over = self.finished == [true; 2] && self.isns[own] == Some(segment.seq);
-        if syn && ack && over && self.syn_again {
+        let again = self.isns[own] == Some(segment.seq) && !matches!(before, Some(State::SynSent | State::SynReceived));
+        if syn && ack && again && self.syn_again {
             self.earlier.insert(Earlier::HandshakeAgain);
         }
-        if syn && from_client {
-            self.syn_again = over;
+        if syn && !ack && (before == Some(State::Close) || (before == Some(State::TimeWait) && again)) {
+            self.earlier.insert(Earlier::SynWhenOver);
         }
-        if syn && !ack && from_client && before == Some(State::LastAck) {
-            self.earlier.insert(Earlier::SynInLastAck);
+        if syn && !ack && from_client {
+            self.syn_again = again;
+            self.syn = Some(segment.seq);
+        }
+        let over = matches!(before, None | Some(State::SynSent | State::SynSent2 | State::TimeWait | State::Close));
+        if syn && !ack && from_client && !over {
+            self.earlier.insert(Earlier::SynPassed);
+        }
+        let another = self.isns[own].is_some_and(|isn| isn != segment.seq);
+        let answers = self.isns[other].is_none_or(|isn| segment.ack == isn.wrapping_add(1));
+        let opening = matches!(before, Some(State::SynSent2 | State::SynReceived));
+        let by_client = before == Some(State::SynReceived) && ack && from_client;
+        if syn && opening && (another || by_client || (ack && !answers)) {
+            self.earlier.insert(Earlier::OddOpening);
         }
     }
 
@@ -126,25 +153,27 @@ impl History {
     fn begins_anew(&mut self, from: Side, segment: &TcpSegment<'_>, before: Option<State>, after: Option<State>) {
         let syn = segment.flags.0 & 0x02 != 0;
         let first = matches!(before, None | Some(State::SynSent | State::TimeWait | State::Close));
-        let answered = before != Some(State::SynSent) && before != after && after == Some(State::SynReceived);
+        let another = self.syn != self.isns[0] || self.isns[1] != Some(segment.seq);
+        let acknowledges = self.syn.is_some_and(|syn| segment.ack == syn.wrapping_add(1));
+        let answered = before != Some(State::SynSent) && after == Some(State::SynReceived) && another && acknowledges;
         if syn && ((from == Side::Clients && first && !self.syn_again) || (from == Side::Backends && answered)) {
-            *self = Self { earlier: std::mem::take(&mut self.earlier), ..Self::default() };
+            let isns = [self.syn, None];
+            *self = Self { earlier: std::mem::take(&mut self.earlier), syn: self.syn, isns, ..Self::default() };
         }
     }
 
-    fn windows(&mut self, from: Side, segment: &TcpSegment<'_>) -> bool {
+    fn windows(&mut self, from: Side, segment: &TcpSegment<'_>) {
         let (own, other) = (from as usize, 1 - from as usize);
         let (syn, acks) = (segment.flags.0 & 0x02 != 0, segment.flags.0 & 0x10 != 0);
         self.finished[own] |= segment.flags.0 & 0x01 != 0;
         if syn {
             self.scales[own] = segment.options().find(|(kind, _)| *kind == 3).map(|(_, value)| value[0].min(14));
-            self.isns[own] = Some(segment.seq);
+            self.isns[own] = self.isns[own].or(Some(segment.seq));
         }
         if syn && acks && self.limits[own].is_none() {
             // To the kernel, the window that a SYN offers is worth nothing.
             self.limits[own] = Some(segment.seq.wrapping_add(segment.seq_len()));
         }
-        let is_beyond = self.limits[own].is_some_and(|limit| comes_before(limit, segment.seq));
         if acks {
             let scale = match self.scales {
                 [Some(_), Some(_)] if !syn => self.scales[own].unwrap_or_default(),
@@ -154,7 +183,6 @@ impl History {
             self.limits[other] = Some(self.limits[other].filter(|old| comes_before(limit, *old)).unwrap_or(limit));
             self.acked[own] = Some(segment.ack);
         }
-        is_beyond
     }
 }
 

@@ -171,9 +171,11 @@ impl Pair {
             if outcome.verdict == Verdict::Reply {
                 self.world.wait_for(std::time::Duration::from_millis(100)); // 10 errors a second (R10)
             }
+            let forwarded = outcome.sent.is_some();
             ours.extend(outcome.sent.into_iter().chain(outcome.own).map(departure));
             let after = self.state(flow);
-            is_beyond |= self.histories.entry(*flow).or_default().note(arrival.from, &arrival.ours, before, after);
+            let history = self.histories.entry(*flow).or_default();
+            is_beyond |= history.note(arrival.from, &arrival.ours, (before, after), forwarded);
             sent.push((arrival.from, arrival.ours, outcome.verdict));
         }
         let earlier = self.histories[flow].earlier.clone();

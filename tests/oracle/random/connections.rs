@@ -75,6 +75,7 @@ fn segment() -> impl Strategy<Value = Step> {
     (side(), flags, off(40), off(40), len, 0..OPTIONS.len() - 1, window).prop_map(
         |(from, flags, seq, ack, len, options, window)| {
             let len = if flags & (SYN | RST) == 0 { len } else { 0 };
+            let options = if flags & SYN == 0 { options } else { options % 2 }; // no SYN has SACK blocks
             Step::Segment { from, flags, seq, ack, len, options, window }
         },
     )

@@ -117,7 +117,11 @@ fn overlapping(pair: &mut Pair, is_v6: bool) {
         }
     }
     let within = [0..80, 40..64, 80..108].map(|range| fragment(&whole, 0x6000, range.clone(), range.end < 108));
-    send(pair, &flow, within.to_vec()).decided("a fragment that lies within another");
+    send(pair, &flow, within.to_vec()).decided("fragments that overlap");
+    let pieces =
+        [48..108, 40..80, 0..40, 40..108].map(|range| fragment(&whole, 0x6001, range.clone(), range.end < 108));
+    let met = send(pair, &flow, pieces.to_vec());
+    met.decided("fragments that overlap");
 }
 
 /// R75.

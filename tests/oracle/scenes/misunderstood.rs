@@ -16,6 +16,8 @@ pub(super) const SCENES: &[(&str, Scene)] = &[
     ("after an ACK of nothing in the handshake", after_an_ack_of_nothing_in_the_handshake),
     ("after a backend's SYN in TIME-WAIT", after_a_backends_syn_in_time_wait),
     ("after data beyond the window", after_data_beyond_the_window),
+    ("after a handshake that came again", after_a_handshake_that_came_again),
+    ("a RST before the window after a SYN", a_rst_before_the_window_after_a_syn),
     ("the answer to a SYN in LAST-ACK", the_answer_to_a_syn_in_last_ack),
     ("SYNs in a simultaneous open", syns_in_a_simultaneous_open),
 ];
@@ -39,14 +41,13 @@ fn after_a_guessed_rst_on_a_half_closed_connection(pair: &mut Pair, is_v6: bool)
     talk.backend("RST", 5_000, 0, 0).same(1);
     // To the kernel it is over, and a SYN begins another.
     talk.client("SYN", 5_000_000, 0, 0).same(1);
-    talk.client("ACK", 102, 101, 0)
-        .decided("what comes after a RST that was not exact, of a connection that was not open");
+    talk.client("ACK", 102, 101, 0).decided("what comes after a RST on a connection that was not open");
 }
 
 fn after_a_guessed_rst_on_an_open_connection(pair: &mut Pair, is_v6: bool) {
     let mut talk = Talk::under_way(pair, is_v6);
     talk.client("RST", 5_000, 0, 0).same(1);
-    talk.backend("ACK", 101, 5_000, 0).decided("an acknowledgment up to a RST that was not exact");
+    talk.backend("ACK", 101, 5_000, 0).decided("what comes after a RST that was not exact, of an open connection");
 }
 
 fn after_a_rst_behind_the_last_byte(pair: &mut Pair, is_v6: bool) {
@@ -68,7 +69,7 @@ fn between_a_syn_after_a_rst_and_its_answer(pair: &mut Pair, is_v6: bool) {
     let mut talk = Talk::under_way(pair, is_v6);
     talk.backend("RST", 101, 0, 0).same(1);
     talk.client("SYN", 5_000_000, 0, 0).same(1);
-    talk.client("ACK", 101, 101, 0).decided("what comes between a SYN on a connection that was reset and its answer");
+    talk.client("ACK", 101, 101, 0).decided("what comes between a SYN on a connection that is over and its answer");
 }
 
 fn after_a_syn_ack_of_something_earlier(pair: &mut Pair, is_v6: bool) {
@@ -115,13 +116,27 @@ fn after_data_beyond_the_window(pair: &mut Pair, is_v6: bool) {
     talk.backend("ACK", 101, 66_901, 0).decided("what comes after data beyond the window");
 }
 
+fn after_a_handshake_that_came_again(pair: &mut Pair, is_v6: bool) {
+    let mut talk = Talk::under_way(pair, is_v6);
+    talk.client("SYN", 0, 0, 0).same(1);
+    talk.backend("SYN ACK", 0, 1, 0).same(1);
+    let met = talk.backend("ACK", 101, 101, 0);
+    met.decided("what comes after a handshake that came again on an open connection");
+}
+
+fn a_rst_before_the_window_after_a_syn(pair: &mut Pair, is_v6: bool) {
+    let mut talk = Talk::under_way(pair, is_v6);
+    talk.client("SYN", 5_000_000, 0, 0).same(1);
+    talk.client("RST", 50, 0, 0).decided("a RST before the window, after a SYN on an open connection");
+}
+
 fn the_answer_to_a_syn_in_last_ack(pair: &mut Pair, is_v6: bool) {
     let mut talk = Talk::under_way(pair, is_v6);
     talk.backend("FIN ACK", 101, 101, 0).same(1);
     talk.client("FIN ACK", 101, 102, 0).same(1);
     talk.client("SYN", 5_000_000, 0, 0).same(1);
     talk.client("FIN ACK", 101, 102, 0).same(1);
-    talk.backend("ACK", 102, 50_000_000, 0).decided("the answer to a SYN in LAST-ACK");
+    talk.backend("ACK", 102, 50_000_000, 0).decided("what answers a SYN in LAST-ACK, and what comes then");
 }
 
 fn syns_in_a_simultaneous_open(pair: &mut Pair, is_v6: bool) {
@@ -138,5 +153,6 @@ fn syns_in_a_simultaneous_open(pair: &mut Pair, is_v6: bool) {
     talk.client("SYN", 0, 0, 0).same(1);
     talk.backend("SYN", 0, 0, 0).same(1);
     talk.client("SYN ACK", 1_310, 0, 0).same(1);
-    talk.backend("SYN", 0, 0, 0).decided("a backend's SYN again, after a SYN-ACK that does not acknowledge it");
+    let met = talk.backend("SYN", 0, 0, 0);
+    met.decided("what comes after SYNs of a handshake that do not fit each other");
 }

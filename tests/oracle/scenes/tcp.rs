@@ -20,6 +20,7 @@ pub(super) const SCENES: &[(&str, Scene)] = &[
     ("a tuple in TIME-WAIT is used again", a_tuple_in_time_wait_is_used_again),
     ("a tuple after a reset is used again", a_tuple_after_a_reset_is_used_again),
     ("a client that always begins with the same number", a_client_that_always_begins_with_the_same_number),
+    ("the same number on an open connection", the_same_number_on_an_open_connection),
     ("a connection with the numbers of the last", a_connection_with_the_numbers_of_the_last),
     ("a SYN on an open connection", a_syn_on_an_open_connection),
     ("a SYN on an open connection, answered anew", a_syn_on_an_open_connection_answered_anew),
@@ -214,6 +215,15 @@ fn a_client_that_always_begins_with_the_same_number(pair: &mut Pair, is_v6: bool
         talk.backend("ACK PSH", 1, 101, 100).same(1);
         talk.client("ACK", 101, 101, 0).same(1);
     }
+}
+
+/// The backend has lost the connection, and the client begins another with the same number.
+fn the_same_number_on_an_open_connection(pair: &mut Pair, is_v6: bool) {
+    let mut talk = Talk::under_way(pair, is_v6);
+    talk.isns[1] = 88;
+    talk.handshake();
+    talk.client("ACK PSH", 1, 1, 100).same(1);
+    talk.backend("ACK PSH", 1, 101, 100).same(1);
 }
 
 fn a_connection_with_the_numbers_of_the_last(pair: &mut Pair, is_v6: bool) {
