@@ -3,7 +3,7 @@
 use super::{Finding, Host, Level, Running};
 use crate::config::{Mode, Service, Snapshot};
 use crate::io::addresses::{Kept, with_purpose};
-use crate::io::netlink::Link;
+use crate::io::netlink::{Link, Prefix};
 use crate::io::tun::TunError;
 
 impl Host {
@@ -180,6 +180,28 @@ impl Host {
         }
         let found = format!("{mtu}, more than {}: larger packets depend on path MTU discovery", narrow.join(", "));
         bad(Level::Warn, "MTU", found, "lower `mtu` in [gateway]".to_owned())
+    }
+
+    /// VIPs that the hosts of an attached network look for by ARP or neighbour discovery, where nobody answers.
+    pub(super) fn unannounced(&self, snapshot: &Snapshot) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        for local in &self.addresses {
+            let Some(link) = self.links.iter().find(|link| link.index == local.interface) else { continue };
+            if link.hardware_address.is_none() || snapshot.gateway.announce_on.contains(&link.name) {
+                continue;
+            }
+            let network = Prefix::new(local.address, local.prefix_length);
+            let vips = with_purpose(snapshot).filter(|(_, purpose)| *purpose == "a VIP").map(|(vip, _)| vip);
+            for vip in vips.filter(|vip| network.contains(vip.address()) && vip.address() != local.address) {
+                let found = format!("nobody answers for {vip} in the network of {}", link.name);
+                let remedy = format!("announce-on = [\"{}\"] in [gateway], or routes on the hosts there", link.name);
+                let finding = bad(Level::Warn, "announce-on", found, remedy);
+                if !findings.contains(&finding) {
+                    findings.push(finding); // a VIP of several services
+                }
+            }
+        }
+        findings
     }
 
     /// VIPs and source addresses that the kernel takes for its own.

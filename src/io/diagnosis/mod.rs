@@ -7,11 +7,14 @@
 //! only tells of shorter ways where the two are the same.
 
 mod checks;
+mod firewall;
 mod tunnels;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
+
+use firewall::Forwarding;
 
 use super::netlink::{Link, LocalAddress, Netlink, NetlinkError};
 use super::tun::{self, TunError};
@@ -63,6 +66,7 @@ pub struct Host {
     addresses: Vec<LocalAddress>,
     /// Whether some routing rule of IPv4 goes by marks.
     rules_by_mark: bool,
+    firewall: Forwarding,
     /// Settings that exist here, by their path below `/proc/sys/net`.
     settings: BTreeMap<String, String>,
 }
@@ -88,7 +92,8 @@ impl Host {
         let value = |path: String| Some((path.clone(), fs::read_to_string(format!("/proc/sys/net/{path}")).ok()?));
         let settings = paths.filter_map(value).map(|(path, text)| (path, text.trim().to_owned())).collect();
         let tun_device = tun::open_device().err();
-        Ok(Self { tun_device, capabilities: effective_capabilities(), links, addresses, rules_by_mark, settings })
+        let (capabilities, firewall) = (effective_capabilities(), Forwarding::read());
+        Ok(Self { tun_device, capabilities, links, addresses, rules_by_mark, firewall, settings })
     }
 
     /// Judges what was seen; with a configuration, in the light of what that wants and of who answers on its socket.
@@ -101,6 +106,7 @@ impl Host {
         findings.push(self.forwarding_v4(&doors));
         findings.push(self.forwarding_v6(&doors, snapshot));
         findings.push(self.reverse_path_filter(snapshot));
+        findings.push(self.firewall.judge(snapshot.map_or("tungate0", |snapshot| &snapshot.gateway.interface)));
         findings.push(self.connection_tracking());
         if let Some(snapshot) = snapshot {
             findings.push(self.packet_size(&doors, snapshot.gateway.mtu));
@@ -109,7 +115,7 @@ impl Host {
             findings.extend(if self.is_backend(snapshot) {
                 self.as_backend(snapshot)
             } else {
-                self.own_addresses(snapshot)
+                [self.own_addresses(snapshot), self.unannounced(snapshot)].concat()
             });
         }
         findings

@@ -35,6 +35,7 @@ fn healthy() -> Host {
         links: vec![link(2, "eth0"), link(3, "vlan.5")],
         addresses: vec![LocalAddress { interface: 2, address: [10, 0, 0, 254].into(), prefix_length: 24 }],
         rules_by_mark: false,
+        firewall: Forwarding::Dropping(Vec::new()),
         settings: BTreeMap::new(),
     };
     host.set("ipv6/conf/all/forwarding", "1");
@@ -124,6 +125,20 @@ fn who_follows_doctor_removes_no_interface_of_a_running_gateway() {
     }
     let (level, found) = finding(true, nobody());
     assert!(level == Level::Warn && found.contains("if nobody needs gate: ip link del gate"), "{found}");
+}
+
+#[test]
+fn a_vip_of_an_attached_network_needs_somebody_who_answers_for_it() {
+    let mut host = healthy();
+    host.links.push(link(4, "eth2"));
+    host.addresses.push(LocalAddress { interface: 4, address: [192, 0, 2, 1].into(), prefix_length: 24 });
+    let (level, found) = host.complaint(FULL_NAT);
+    assert_eq!(level, Level::Warn);
+    assert!(found.starts_with("announce-on: nobody answers for 192.0.2.10/32 in the network of eth2; "), "{found}");
+    let announced = FULL_NAT.replace("\"vlan.5\"", "\"eth2\"");
+    host.set("ipv4/conf/eth2/forwarding", "1");
+    let findings = host.diagnose(Some((&snapshot(&announced), &nobody())));
+    assert!(findings.iter().all(|finding| finding.level == Level::Ok), "{findings:#?}");
 }
 
 #[test]
