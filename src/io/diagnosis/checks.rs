@@ -149,12 +149,38 @@ impl Host {
         if snapshot.is_some_and(|snapshot| !snapshot.services.iter().any(keeps)) {
             return ok(SUBJECT, format!("{how} for all, which full NAT passes"));
         }
-        if !self.rules_by_mark {
+        if !self.rules.iter().any(|rule| rule.v4 && rule.by_mark) {
             return ok(SUBJECT, format!("{how} for all, and no routing rule goes by marks"));
         }
         let found =
             format!("{how} for all: where rules by mark bring answers back, drops what keeps its client's address");
         bad(Level::Warn, SUBJECT, found, sysctl(ALL, 0))
+    }
+
+    /// What keeps its client's address is answered to the client: without a rule that goes past the TUN.
+    pub(super) fn ways_back(&self, snapshot: &Snapshot) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        for (v4, command, family) in [(true, "ip", "IPv4"), (false, "ip -6", "IPv6")] {
+            let keeps = |service: &&Service| {
+                service.mode == Mode::Nat { source_nat: false }
+                    && service.listen.iter().any(|listen| listen.address.is_v4() == v4)
+            };
+            let Some(service) = snapshot.services.iter().find(keeps) else { continue };
+            if self.rules.iter().any(|rule| rule.v4 == v4) {
+                continue;
+            }
+            let found = format!(
+                "{}: no routing rule of {family} brings the backends' answers to the TUN, as source-nat = false needs",
+                service.name
+            );
+            let remedy = format!(
+                "{command} rule add iif INTERFACE-OF-THE-BACKENDS lookup 100; after each start {command} route add \
+                 default dev {} table 100",
+                snapshot.gateway.interface
+            );
+            findings.push(bad(Level::Warn, "way back", found, remedy));
+        }
+        findings
     }
 
     pub(super) fn connection_tracking(&self) -> Finding {

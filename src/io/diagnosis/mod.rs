@@ -16,7 +16,7 @@ use std::path::PathBuf;
 
 use firewall::Forwarding;
 
-use super::netlink::{Link, LocalAddress, Netlink, NetlinkError};
+use super::netlink::{AddedRule, Link, LocalAddress, Netlink, NetlinkError};
 use super::tun::{self, TunError};
 use crate::config::Snapshot;
 
@@ -64,8 +64,7 @@ pub struct Host {
     capabilities: Option<u64>,
     links: Vec<Link>,
     addresses: Vec<LocalAddress>,
-    /// Whether some routing rule of IPv4 goes by marks.
-    rules_by_mark: bool,
+    rules: Vec<AddedRule>,
     firewall: Forwarding,
     /// Settings that exist here, by their path below `/proc/sys/net`.
     settings: BTreeMap<String, String>,
@@ -79,7 +78,9 @@ impl Host {
     pub fn read() -> Result<Self, NetlinkError> {
         let mut netlink = Netlink::open()?;
         let (links, addresses) = (netlink.links()?, netlink.addresses()?);
-        let rules_by_mark = netlink.has_rule_by_mark()?;
+        let mut rules = netlink.added_rules(true)?;
+        // A kernel without IPv6 has none.
+        rules.extend(netlink.added_rules(false).unwrap_or_default());
         let of_all = [
             "ipv6/conf/all/forwarding",
             "ipv4/conf/all/rp_filter",
@@ -93,7 +94,7 @@ impl Host {
         let settings = paths.filter_map(value).map(|(path, text)| (path, text.trim().to_owned())).collect();
         let tun_device = tun::open_device().err();
         let (capabilities, firewall) = (effective_capabilities(), Forwarding::read());
-        Ok(Self { tun_device, capabilities, links, addresses, rules_by_mark, firewall, settings })
+        Ok(Self { tun_device, capabilities, links, addresses, rules, firewall, settings })
     }
 
     /// Judges what was seen; with a configuration, in the light of what that wants and of who answers on its socket.
@@ -110,6 +111,7 @@ impl Host {
         findings.push(self.connection_tracking());
         if let Some(snapshot) = snapshot {
             findings.push(self.packet_size(&doors, snapshot.gateway.mtu));
+            findings.extend(self.ways_back(snapshot));
             findings.extend(Self::tunnels(snapshot));
             // A VIP is local to a backend, and must not be to a gateway.
             findings.extend(if self.is_backend(snapshot) {

@@ -34,7 +34,7 @@ fn healthy() -> Host {
         capabilities: Some(0b11 << 12),
         links: vec![link(2, "eth0"), link(3, "vlan.5")],
         addresses: vec![LocalAddress { interface: 2, address: [10, 0, 0, 254].into(), prefix_length: 24 }],
-        rules_by_mark: false,
+        rules: [true, false].map(|v4| AddedRule { v4, by_mark: false }).to_vec(),
         firewall: Forwarding::Dropping(Vec::new()),
         settings: BTreeMap::new(),
     };
@@ -142,6 +142,18 @@ fn a_vip_of_an_attached_network_needs_somebody_who_answers_for_it() {
 }
 
 #[test]
+fn answers_to_the_clients_own_address_need_a_rule_of_each_family() {
+    let mut host = healthy();
+    host.rules.retain(|rule| rule.v4);
+    let all_well = |text| host.diagnose(Some((&snapshot(text), &nobody()))).iter().all(|f| f.level == Level::Ok);
+    assert!(all_well(FULL_NAT), "full NAT needs none");
+    let (level, found) = host.complaint(&FULL_NAT.replace("name = \"web\"", "name = \"web\"\nsource-nat = false"));
+    assert_eq!(level, Level::Warn);
+    assert!(found.starts_with("way back: web: no routing rule of IPv6 brings"), "{found}");
+    assert!(found.ends_with("ip -6 route add default dev gate table 100"), "{found}");
+}
+
+#[test]
 fn raw_sockets_are_for_announcing_alone() {
     let mut host = healthy();
     host.capabilities = Some(1 << 12);
@@ -162,7 +174,7 @@ fn a_reverse_path_filter_only_harms_who_keeps_the_clients_address_and_routes_by_
             |host: &Host, text| host.diagnose(Some((&snapshot(text), &nobody()))).iter().all(|f| f.level == Level::Ok);
         assert!(all_well(&host, FULL_NAT) && all_well(&host, &keeps));
 
-        host.rules_by_mark = true;
+        host.rules.push(AddedRule { v4: true, by_mark: true });
         assert!(all_well(&host, FULL_NAT));
         let (level, found) = host.complaint(&keeps);
         assert_eq!(level, Level::Warn);

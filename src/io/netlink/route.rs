@@ -59,6 +59,15 @@ pub struct Rule {
     pub priority: u32,
 }
 
+/// What matters of a routing rule that is not the kernel's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AddedRule {
+    /// Its family.
+    pub v4: bool,
+    /// Whether it goes by packets' marks.
+    pub by_mark: bool,
+}
+
 impl Netlink {
     /// All addresses of all interfaces.
     ///
@@ -165,18 +174,23 @@ impl Netlink {
         self.change(&attempt, RouteNetlinkMessage::DelRule(rule_message(rule)), 0)
     }
 
-    /// Whether a routing rule of IPv4 goes by packets' marks.
+    /// The routing rules of a family that somebody has added: those of the kernel know three tables only.
     ///
     /// # Errors
-    /// The kernel's answer cannot be read.
-    pub fn has_rule_by_mark(&mut self) -> Result<bool, NetlinkError> {
+    /// The kernel's answer cannot be read, or it does not know the family.
+    pub fn added_rules(&mut self, v4: bool) -> Result<Vec<AddedRule>, NetlinkError> {
         let mut all = RuleMessage::default();
-        all.header.family = AddressFamily::Inet;
+        all.header.family = if v4 { AddressFamily::Inet } else { AddressFamily::Inet6 };
         let rules = self.dump("list the routing rules", RouteNetlinkMessage::GetRule(all))?;
-        Ok(rules.iter().any(|rule| {
-            let RouteNetlinkMessage::NewRule(rule) = rule else { return false };
-            rule.attributes.iter().any(|attribute| matches!(attribute, RuleAttribute::FwMark(_)))
-        }))
+        let added = rules.into_iter().filter_map(|rule| {
+            let RouteNetlinkMessage::NewRule(rule) = rule else { return None };
+            let by_mark = rule.attributes.iter().any(|attribute| matches!(attribute, RuleAttribute::FwMark(_)));
+            let of_kernel =
+                matches!(rule.header.table, libc::RT_TABLE_LOCAL | libc::RT_TABLE_MAIN | libc::RT_TABLE_DEFAULT);
+            let leads_elsewhere = rule.header.action == RuleAction::ToTable && !of_kernel;
+            (by_mark || leads_elsewhere).then_some(AddedRule { v4, by_mark })
+        });
+        Ok(added.collect())
     }
 }
 

@@ -27,6 +27,7 @@ pub(super) fn cases() -> Vec<Case> {
     cases.extend(in_setups("a_signal_at_the_start_leaves_nothing", &[], one, signal_at_the_start));
     cases.extend(in_setups("a_closed_terminal_ends_nothing", &[], one, hung_up));
     cases.extend(in_setups("a_second_gateway_spares_the_first", &[], one, second_gateway));
+    cases.extend(in_setups("a_firewall_that_forwards_nothing_is_named", &["curl", "nft", "nginx"], one, closed));
     cases.extend(in_setups("folders_of_the_socket_are_its_owners", &[], one, folders));
     cases.extend(in_setups("a_lab_that_is_up_is_left_alone", &[], one, second_lab));
     let needs = &["curl", "nft", "nginx"];
@@ -48,6 +49,7 @@ fn filtered(lab: &Lab, setup: &Setup) {
     let served = |seconds| lab.client().run(&format!("curl -sS --max-time {seconds} {url}")).status.success();
     let doctor = format!("{} doctor -c {}", env!("CARGO_BIN_EXE_tungate"), lab.folder().join("tungate.toml").display());
     let warned = || gateway.run(&doctor).stdout.contains("rules by mark");
+    assert!(!gateway.run(&doctor).stdout.contains("way back"), "the lab has a rule for each backend");
     for (all, each) in [(0, 0), (0, 1), (1, 1), (2, 2)] {
         filter(all, each);
         assert!(served(5) && !warned(), "rules by interface, rp_filter {all} for all and {each} for each");
@@ -114,6 +116,30 @@ fn hung_up(lab: &Lab, _: &Setup) {
     deaf.signal("TERM");
     let output = deaf.finish(PATIENCE);
     assert!(output.status.success() && !output.stderr.contains("SIGHUP"), "{}", output.report());
+}
+
+/// The firewall that Docker and ufw set up, and that what `doctor` says opens it.
+fn closed(lab: &Lab, setup: &Setup) {
+    let _servers = servers::nginx(lab, setup);
+    let _gateway = Gateway::start(lab, setup, &[WEB]);
+    let gateway = lab.gateway();
+    let served = |seconds| {
+        let curl = format!("curl -sS --globoff --max-time {seconds} http://{}/", setup.vip_with(80));
+        lab.client().run(&curl).status.success()
+    };
+    let doctor = format!("{} doctor -c {}", env!("CARGO_BIN_EXE_tungate"), lab.folder().join("tungate.toml").display());
+    assert!(served(5) && !gateway.run(&doctor).stdout.contains("forward: chain"));
+    let file = lab.folder().join("closed.nft");
+    let chain = "type filter hook forward priority 0; policy drop;";
+    fs::write(&file, format!("table ip filter {{\nchain FORWARD {{\n{chain}\n}}\n}}\n")).expect("the folder is ours");
+    gateway.run(&format!("nft -f {}", file.display())).succeeded();
+    let said = gateway.run(&doctor).stdout;
+    assert!(said.contains("forward: chain ip filter FORWARD") && !served(1), "{said}");
+    let (_, commands) = said.split_once("unless its rules let this through: ").expect("a remedy");
+    for command in commands.lines().next().unwrap_or_default().split("; ") {
+        gateway.run(command).succeeded();
+    }
+    assert!(served(5), "{said}");
 }
 
 /// Some start it without a umask.
