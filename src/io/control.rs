@@ -66,6 +66,19 @@ pub fn serve(
         poll.registry().register(&mut SourceFd(&routes.as_fd().as_raw_fd()), LINKS, Interest::READABLE)?;
     }
     server.register(poll.registry(), ADMIN)?;
+    let end = serve_until_over(&mut daemon, &mut server, &mut signals, &mut poll, drain, answer);
+    server.finish(&mut poll, &mut |request| answer(&daemon, request));
+    end
+}
+
+fn serve_until_over(
+    daemon: &mut Daemon,
+    server: &mut Server,
+    signals: &mut Caught,
+    poll: &mut Poll,
+    drain: Duration,
+    answer: &mut dyn FnMut(&Daemon, Request) -> Responses,
+) -> Result<(), ServeError> {
     let mut events = Events::with_capacity(64);
     let mut phase = Phase::Serving;
     loop {
@@ -78,17 +91,17 @@ pub fn serve(
             match event.token() {
                 SIGNALS => {
                     for signal in signals.pending() {
-                        phase = phase.after_signal(signal, &daemon, drain);
+                        phase = phase.after_signal(signal, daemon, drain);
                     }
                 }
-                LINKS => restore_routes(&mut daemon),
-                token => server.handle(poll.registry(), token, sys::now(), &mut |request| answer(&daemon, request)),
+                LINKS => restore_routes(daemon),
+                token => server.handle(poll.registry(), token, sys::now(), &mut |request| answer(daemon, request)),
             }
         }
         if let Some(error) = daemon.failure() {
             return Err(ServeError::Worker(error));
         }
-        if phase.is_over(&daemon) {
+        if phase.is_over(daemon) {
             return Ok(());
         }
     }

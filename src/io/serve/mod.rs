@@ -12,13 +12,15 @@ use std::collections::HashMap;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::iter::Peekable;
+use std::net::Shutdown;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use mio::unix::SourceFd;
-use mio::{Interest, Registry, Token};
+use mio::{Events, Interest, Poll, Registry, Token};
 
 use crate::admin::{Answer, Question, Request, Response, Responses};
 use crate::engine::Instant;
@@ -35,6 +37,8 @@ pub const MAX_CLIENTS: usize = 64;
 pub const MAX_QUESTION: usize = 256 << 10;
 /// Bytes sent to one client before the others and the thread's other work have their turn.
 const TURN: usize = 256 << 10;
+/// How long the end waits for clients that are slow to take their answers.
+const FAREWELL: Duration = Duration::from_secs(2);
 
 /// The admin socket. Removes its file when dropped, unless another has taken its place, and the folders it had to make.
 #[derive(Debug)]
@@ -98,6 +102,36 @@ impl Server {
             // Registering anew makes epoll tell again what it has told already: this client is still writable.
             Turn::GoesOn if client.register_again(registry, token).is_ok() => {}
             Turn::GoesOn | Turn::Ends => drop(self.clients.remove(&token)),
+        }
+    }
+
+    /// Answers what has been asked until now, and nothing else; then all clients are gone. Whoever ends the last flow
+    /// with `flows kill` is still to hear of it. Takes two seconds at most, and the time that one question takes.
+    pub fn finish(&mut self, poll: &mut Poll, answer: &mut dyn FnMut(Request) -> Responses) {
+        let until = sys::now() + FAREWELL;
+        self.accept_all(poll.registry(), sys::now());
+        for client in self.clients.values() {
+            // What has arrived can still be read, and behind it is the end.
+            let _ = client.stream.shutdown(Shutdown::Read);
+        }
+        let mut events = Events::with_capacity(MAX_CLIENTS);
+        loop {
+            let mut busy = false;
+            self.clients.retain(|_, client| {
+                // With 64 clients, a turn of each may take longer than the time left.
+                let now = sys::now();
+                let turn = if now < until { client.turn(now, answer) } else { Turn::Ends };
+                busy |= matches!(turn, Turn::GoesOn);
+                !matches!(turn, Turn::Ends)
+            });
+            if self.clients.is_empty() {
+                return;
+            }
+            let left = if busy { Duration::ZERO } else { until.since(sys::now()) };
+            if poll.poll(&mut events, Some(left)).is_err_and(|error| error.kind() != io::ErrorKind::Interrupted) {
+                self.clients.clear();
+                return;
+            }
         }
     }
 

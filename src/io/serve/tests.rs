@@ -1,8 +1,5 @@
 use std::cell::RefCell;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
-use std::time::Duration;
-
-use mio::{Events, Poll};
 
 use super::*;
 use crate::admin::{CountRow, FlowFilter};
@@ -59,14 +56,20 @@ impl Daemon {
         for event in &events {
             self.clock += 1;
             let now = Instant::from_micros(self.clock);
-            self.server.handle(self.poll.registry(), event.token(), now, &mut |request| {
-                self.asked.borrow_mut().push(request.clone());
-                let parts = if matches!(request, Request::ShowFlows(_)) { PARTS } else { 1 };
-                Box::new((1..=parts).map(|flows| Response::Count(CountRow { flows })))
-            });
+            self.server.handle(self.poll.registry(), event.token(), now, &mut |request| answer(&self.asked, request));
         }
         !events.is_empty()
     }
+
+    fn finish(&mut self) {
+        self.server.finish(&mut self.poll, &mut |request| answer(&self.asked, request));
+    }
+}
+
+fn answer(asked: &RefCell<Vec<Request>>, request: Request) -> Responses {
+    let parts = if matches!(request, Request::ShowFlows(_)) { PARTS } else { 1 };
+    asked.borrow_mut().push(request);
+    Box::new((1..=parts).map(|flows| Response::Count(CountRow { flows })))
 }
 
 fn connect(path: &Path) -> UnixStream {
@@ -156,6 +159,27 @@ fn a_client_that_asks_much_at_once_holds_up_nobody() {
         answers.extend(more);
     }
     assert_eq!(answers, ONE.repeat(100));
+}
+
+/// Even if the daemon had not come to look yet.
+#[test]
+fn what_was_asked_before_the_end_is_answered() {
+    let folder = Folder::new("end");
+    let mut daemon = Daemon::start(&folder.socket());
+    let mut known = connect(&folder.socket());
+    let idle = connect(&folder.socket());
+    daemon.serve();
+    known.write_all(&Question::line(Request::ShowServices).repeat(3)).unwrap();
+    daemon.serve_a_round();
+    let mut late = connect(&folder.socket());
+    late.write_all(&Question::line(Request::ShowServices)).unwrap();
+    let mut deaf = connect(&folder.socket());
+    deaf.write_all(&Question::line(Request::ShowFlows(FlowFilter::default()))).unwrap();
+    daemon.finish();
+    assert_eq!(arrived(&known), ONE.repeat(3));
+    assert_eq!(arrived(&late), ONE);
+    assert!(arrived(&idle).is_empty());
+    assert!(daemon.server.clients.is_empty(), "one that reads nothing holds up the end for a moment only");
 }
 
 #[test]
