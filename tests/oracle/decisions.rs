@@ -485,7 +485,7 @@ pub(crate) const DECISIONS: &[Decision] = &[
         kernel: "ignores one that lies within another; else it forgets the datagram, and begins anew",
         tungate: "drops the datagram, and what comes of it later",
         why: "RFC 5722 4; only an exact copy is harmless, since nobody knows which of two contents the receiver would take",
-        parts: false,
+        parts: true,
         covers: |d| {
             let (kernel, ours) = (datagrams(&d.kernel), datagrams(&d.ours));
             let fewer = ours.len() < kernel.len() && ours.iter().all(|one| kernel.contains(one));

@@ -155,15 +155,18 @@ pub(super) fn datagrams(departures: &[Departure]) -> Vec<Vec<Departure>> {
 
 /// The datagram that is among the pieces, as often as all of it is there; what else is there counts for nothing.
 fn one_datagram(pieces: &[Departure]) -> Vec<Vec<Departure>> {
-    let (mut next, mut more, mut chain) = (0, true, Vec::new());
-    while more {
-        let at = |one: &&Departure| fragment(&one.packet).is_some_and(|(_, range, _)| range.0 == next);
-        let Some(one) = pieces.iter().find(at) else { return Vec::new() };
-        chain.push(one.clone());
-        (next, more) = fragment(&one.packet).map(|(_, range, more)| (range.1, more)).expect("it was found as one");
-    }
+    let chain = chain(pieces, 0).unwrap_or_default();
     let copies = chain.iter().map(|one| pieces.iter().filter(|other| *other == one).count()).min().unwrap_or_default();
     vec![chain; copies]
+}
+
+/// Pieces that follow each other from this byte on to the last.
+fn chain(pieces: &[Departure], from: usize) -> Option<Vec<Departure>> {
+    pieces.iter().find_map(|one| {
+        let (_, range, more) = fragment(&one.packet).filter(|(_, range, _)| range.0 == from)?;
+        let rest = if more { chain(pieces, range.1)? } else { Vec::new() };
+        Some([vec![one.clone()], rest].concat())
+    })
 }
 
 /// All that arrives of packets and fragments, put together, without the fragment headers.
