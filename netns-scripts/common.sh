@@ -27,3 +27,18 @@ until_true() {
     [[ ! -s $work/log ]] || cat "$work/log" >&2
     exit 1
 }
+
+# step NUMBER TITLE: heads a step of a walk.
+step() {
+    printf '\n%s. %s\n' "$1" "$2"
+}
+
+# An IPv6 address in brackets, as in URLs and configurations.
+bracket() {
+    [[ $1 == *:* ]] && echo "[$1]" || echo "$1"
+}
+
+# A line of tcpdump without time, numbers and options: FROM > TO: Flags [...], length N
+shorten() {
+    sed -E 's/^[0-9:.]+ IP6? /        /; s/, (seq|ack|win|options) [^,]*(\[[^]]*\])?//g; s/: HTTP.*$//'
+}

@@ -48,15 +48,6 @@ main() {
     ./lab.sh exec b1 ip link show tungate-decap 2>&1 | sed 's/^/    /' || true
 }
 
-step() {
-    printf '\n%s. %s\n' "$1" "$2"
-}
-
-# An IPv6 address in brackets, as in URLs and configurations.
-bracket() {
-    [[ $1 == *:* ]] && echo "[$1]" || echo "$1"
-}
-
 write_configuration() {
     cat >"$work/tungate.toml" <<END
 [gateway]
@@ -123,11 +114,6 @@ show_wires() {
     head -n 6 "$work/$name-eth0" | shorten
     echo "    The cable from $name to the client: the answers, from the VIP."
     head -n 6 "$work/$name-direct" | shorten
-}
-
-# A line of tcpdump without time, options and numbers.
-shorten() {
-    sed -E 's/^[0-9:.]+ IP6? /        /; s/, (seq|ack|win|options) [^,]*(\[[^]]*\])?//g; s/: HTTP.*$//'
 }
 
 stop() {

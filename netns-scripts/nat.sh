@@ -47,15 +47,6 @@ main() {
     ./lab.sh exec gw ip link show tungate0 2>&1 | sed 's/^/    /' || true
 }
 
-step() {
-    printf '\n%s. %s\n' "$1" "$2"
-}
-
-# An IPv6 address in brackets, as in URLs and configurations.
-bracket() {
-    [[ $1 == *:* ]] && echo "[$1]" || echo "$1"
-}
-
 write_configuration() {
     cat >"$work/tungate.toml" <<END
 [gateway]
@@ -130,11 +121,6 @@ show_wires() {
     head -n 8 "$work/$name" | shorten
     echo "    So the request went   $client -> $vip:80   became   $source -> $(bracket "${!name}"):8080"
     echo "    and the reply         $(bracket "${!name}"):8080 -> $source   became   $vip:80 -> $client"
-}
-
-# A line of tcpdump without time and options: FROM > TO: Flags [...], length N
-shorten() {
-    sed -E 's/^[0-9:.]+ IP6? /        /; s/, (seq|ack|win|options) [^,]*(\[[^]]*\])?//g; s/: HTTP.*$//'
 }
 
 clean() {

@@ -86,7 +86,7 @@ impl Engine {
             Direction::Reply => (as_sent.destination.address, as_sent.source.address),
         };
         icmp::translate_error(packet, &quote, outer, (as_sent.source, as_sent.destination));
-        trace.stage("rewrite", || super::describe(packet));
+        trace.stage("rewrite", || super::established::describe(packet));
         Verdict::Forward
     }
 

@@ -4,7 +4,7 @@
 //! under the TUN, on a capture, in a bench, and in a simulated network. What all workers share is in [`Shared`].
 //!
 //! ```text
-//! established  guard::admit -> cache.find -> tcp.step -> nat::apply
+//! established  guard::admit -> cache.find -> established::pass: tcp.step -> nat::apply
 //! first        ... miss -> listeners.service -> scheduler.pick -> ports.lease -> table.commit -> nat::apply
 //! DSR          ... a flow with a path: one_way.step -> tunnel::enter; what is too big is answered
 //! ICMP error   icmp::quote -> table.find(quote inverted) -> outer and quote rewritten
@@ -12,6 +12,7 @@
 
 pub mod conntrack;
 pub mod counters;
+mod established;
 mod foresight;
 mod fragment;
 mod guard;
@@ -35,10 +36,10 @@ pub use shared::{Policy, Shared};
 pub use time::Instant;
 pub use verdict::{DropReason, NoTrace, Route, TraceSink, Verdict};
 
-use crate::wire::{Endpoint, Malformed, Packet, Protocol, TcpFlags};
-use conntrack::tcp::Outcome;
-use conntrack::{Direction, Expiry, Flow, FlowCache, FlowKey, State};
+use crate::wire::{Endpoint, Malformed, Packet, Protocol};
+use conntrack::{Direction, Expiry, Flow, FlowCache, FlowKey};
 use counters::WorkerCounters;
+use established::{Step, pass};
 use fragment::Fragments;
 use guard::TokenBucket;
 use nat::ports::Ports;
@@ -302,113 +303,4 @@ impl Engine {
             Verdict::Drop(reason) => counters.drops(reason).add(1),
         }
     }
-}
-
-/// What becomes of a packet of a known flow.
-#[derive(Clone, Copy)]
-enum Step {
-    Done(Verdict),
-    /// Forwarded, and the flow's state has changed: its timeout is another now.
-    Moved,
-    /// Its TTL has run out here.
-    HopsExhausted,
-    /// It does not fit the tunnel; this would.
-    TooBig(u16),
-    /// The flow is over, and this begins a new one.
-    Reopen,
-}
-
-/// The established path: no lock, no allocation, no clock.
-#[inline]
-fn pass<T: TraceSink>(
-    flow: &Flow,
-    direction: Direction,
-    packet: &mut Packet<'_>,
-    now: Instant,
-    counters: &WorkerCounters,
-    trace: &mut T,
-) -> Step {
-    trace.route(Route { service: Some(flow.service), backend: Some(flow.backend) });
-    trace.stage("conntrack", || format!("flow known, {direction:?}, {}", flow.state().name()));
-    if packet.ttl() <= 1 {
-        return Step::HopsExhausted;
-    }
-    if flow.path().is_some() {
-        return tunnel::pass(flow, direction, packet, now, counters, trace);
-    }
-    let before = flow.state();
-    let after = match track(flow, before, direction, packet) {
-        Track::Refresh(state) => {
-            flow.touch(now);
-            state
-        }
-        Track::Keep => before,
-        Track::Reopen => return Step::Reopen,
-        Track::Refuse(reason) => return Step::Done(Verdict::Drop(reason)),
-    };
-    count_traffic(flow, direction, packet.bytes().len(), counters);
-    nat::apply(packet, flow, direction);
-    trace.stage("rewrite", || describe(packet));
-    if after == before {
-        return Step::Done(Verdict::Forward);
-    }
-    flow.set_state(after);
-    trace.stage("conntrack", || format!("{} -> {}", before.name(), after.name()));
-    Step::Moved
-}
-
-#[inline]
-fn count_traffic(flow: &Flow, direction: Direction, len: usize, counters: &WorkerCounters) {
-    flow.traffic[direction as usize].count(len);
-    for sum in [counters.service(flow.service), counters.backend(flow.backend)] {
-        sum.towards(direction).count(len);
-    }
-}
-
-/// What a packet means for the state of its flow.
-enum Track {
-    Refresh(State),
-    /// Forward, but neither believe nor refresh.
-    Keep,
-    Reopen,
-    Refuse(DropReason),
-}
-
-#[inline]
-fn track(flow: &Flow, state: State, direction: Direction, packet: &Packet<'_>) -> Track {
-    let Some(segment) = packet.tcp() else {
-        return Track::Refresh(after_datagram(state, direction));
-    };
-    let control = segment.flags.0 & (TcpFlags::SYN.0 | TcpFlags::FIN.0 | TcpFlags::RST.0) != 0;
-    if control && !packet.transport_checksum_ok() {
-        return Track::Refuse(DropReason::BadTransportChecksum);
-    }
-    match flow.step(state, direction, &segment) {
-        // R33: a RST that ends nothing does not prolong anything either.
-        Outcome::Accept(after) if after == state && segment.flags.has(TcpFlags::RST) => Track::Keep,
-        Outcome::Accept(after) => Track::Refresh(after),
-        Outcome::Pass => Track::Keep,
-        Outcome::Reopen => Track::Reopen,
-        Outcome::BadState if !segment.flags.valid() => Track::Refuse(DropReason::BadTcpFlags),
-        Outcome::BadState => Track::Refuse(DropReason::TcpState),
-        Outcome::BadWindow => Track::Refuse(DropReason::TcpWindow),
-    }
-}
-
-/// UDP has no handshake: a client that goes on after an answer is taken to have got it.
-#[inline]
-fn after_datagram(state: State, direction: Direction) -> State {
-    match (state, direction) {
-        (State::Unreplied, Direction::Reply) => State::Replied,
-        (State::Replied, Direction::Original) => State::Assured,
-        (state, _) => state,
-    }
-}
-
-/// A packet's endpoints as it leaves, for traces.
-fn describe(packet: &Packet<'_>) -> String {
-    packet.endpoints().map_or_else(
-        || format!("{:?}", packet.addresses()),
-        |(source, destination)| format!("{source} -> {destination}, TTL {}", packet.ttl()),
-    )
 }

@@ -241,7 +241,7 @@ impl Engine {
             };
         }
         nat::apply(packet, flow, Direction::Original);
-        trace.stage("rewrite", || super::describe(packet));
+        trace.stage("rewrite", || super::established::describe(packet));
         Verdict::Forward
     }
 

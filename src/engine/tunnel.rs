@@ -3,10 +3,11 @@
 use super::conntrack::tcp::Outcome;
 use super::conntrack::{Direction, Flow, FlowKey, State, one_way};
 use super::counters::WorkerCounters;
+use super::established::{Step, Track, count_traffic};
 use super::nat::Rewrite;
 use super::path::Path;
 use super::verdict::{DropReason, Route, TraceSink, Verdict};
-use super::{Engine, Instant, Step, Track, count_traffic};
+use super::{Engine, Instant};
 use crate::config::ServiceId;
 use crate::wire::icmp::{self, Error};
 use crate::wire::tunnel::{self, Fit, Quoted};

@@ -7,8 +7,9 @@
 mod cache;
 
 use super::conntrack::{Direction, Flow, FlowKey};
+use super::established::count_traffic;
 use super::verdict::{DropReason, NoTrace, Route, TraceSink, Verdict};
-use super::{Engine, Instant, Outgoing, WorkerId, count_traffic, nat, steering};
+use super::{Engine, Instant, Outgoing, WorkerId, nat, steering};
 use crate::wire::{Fragment, Offload, Packet, Protocol, icmp, tunnel};
 pub(super) use cache::Fragments;
 use cache::{Admission, DatagramKey, Way};
