@@ -1,9 +1,10 @@
 //! What happens to a packet of a flow that is known: the established path, without a lock, an allocation or a clock.
 
 use super::conntrack::tcp::Outcome;
-use super::conntrack::{Direction, Flow, State};
+use super::conntrack::{Direction, Flow, State, one_way};
 use super::counters::WorkerCounters;
-use super::{DropReason, Instant, Route, TraceSink, Verdict, nat, tunnel};
+use super::nat::{self, Rewrite};
+use super::{DropReason, Instant, Route, TraceSink, Verdict, tunnel};
 use crate::wire::{Packet, TcpFlags};
 
 /// What becomes of a packet of a known flow.
@@ -35,28 +36,54 @@ pub(super) fn pass<T: TraceSink>(
     if packet.ttl() <= 1 {
         return Step::HopsExhausted;
     }
-    if flow.path().is_some() {
-        return tunnel::pass(flow, direction, packet, now, counters, trace);
+    if *flow.rewrite(direction) == Rewrite::None {
+        // The backend answers past us, and nobody else may use a VIP as his own address (R16).
+        return Step::Done(Verdict::Drop(DropReason::SpoofedSource));
     }
     let before = flow.state();
-    let after = match track(flow, before, direction, packet) {
-        Track::Refresh(state) => {
-            flow.touch(now);
-            state
-        }
-        Track::Keep => before,
+    let (after, refreshes) = match track(flow, before, direction, packet) {
+        Track::Refresh(state) => (state, true),
+        Track::Keep => (before, false),
         Track::Reopen => return Step::Reopen,
         Track::Refuse(reason) => return Step::Done(Verdict::Drop(reason)),
     };
-    count_traffic(flow, direction, packet.bytes().len(), counters);
-    nat::apply(packet, flow, direction);
-    trace.stage("rewrite", || describe(packet));
+    let len = packet.bytes().len();
+    if let Err(mtu) = rewrite(flow, direction, packet, now, trace) {
+        return Step::TooBig(mtu);
+    }
+    if refreshes {
+        flow.touch(now);
+    }
+    count_traffic(flow, direction, len, counters);
     if after == before {
         return Step::Done(Verdict::Forward);
     }
     flow.set_state(after);
     trace.stage("conntrack", || format!("{} -> {}", before.name(), after.name()));
     Step::Moved
+}
+
+/// Does to a packet what its flow does to all of this direction.
+///
+/// # Errors
+/// It is too big for the flow's tunnel, and this is the MTU that its sender is to be told.
+#[inline]
+pub(super) fn rewrite<T: TraceSink>(
+    flow: &Flow,
+    direction: Direction,
+    packet: &mut Packet<'_>,
+    now: Instant,
+    trace: &mut T,
+) -> Result<(), u16> {
+    match *flow.rewrite(direction) {
+        Rewrite::Nat { address_delta, port_delta } => {
+            nat::apply(packet, flow.key(direction.other()), address_delta, port_delta);
+            trace.stage("rewrite", || describe(packet));
+            Ok(())
+        }
+        Rewrite::Encapsulate { .. } => tunnel::enter(flow, packet, now, trace),
+        Rewrite::None => unreachable!("what no packet of passes here is refused before"),
+    }
 }
 
 #[inline]
@@ -68,7 +95,7 @@ pub(super) fn count_traffic(flow: &Flow, direction: Direction, len: usize, count
 }
 
 /// What a packet means for the state of its flow.
-pub(super) enum Track {
+enum Track {
     Refresh(State),
     /// Forward, but neither believe nor refresh.
     Keep,
@@ -85,7 +112,11 @@ fn track(flow: &Flow, state: State, direction: Direction, packet: &Packet<'_>) -
     if control && !packet.transport_checksum_ok() {
         return Track::Refuse(DropReason::BadTransportChecksum);
     }
-    match flow.step(state, direction, &segment) {
+    let outcome = match flow.path() {
+        None => flow.step(state, direction, &segment),
+        Some(_) => one_way::step(state, segment.flags),
+    };
+    match outcome {
         // R33: a RST that ends nothing does not prolong anything either.
         Outcome::Accept(after) if after == state && segment.flags.has(TcpFlags::RST) => Track::Keep,
         Outcome::Accept(after) => Track::Refresh(after),

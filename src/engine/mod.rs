@@ -4,9 +4,9 @@
 //! under the TUN, on a capture, in a bench, and in a simulated network. What all workers share is in [`Shared`].
 //!
 //! ```text
-//! established  guard::admit -> cache.find -> established::pass: tcp.step -> nat::apply
+//! established  guard::admit -> cache.find -> established::pass: tcp.step -> rewrite: nat::apply
 //! first        ... miss -> listeners.service -> scheduler.pick -> ports.lease -> table.commit -> nat::apply
-//! DSR          ... a flow with a path: one_way.step -> tunnel::enter; what is too big is answered
+//! DSR          ... a flow with a path: one_way.step -> rewrite: tunnel::enter; what is too big is answered
 //! ICMP error   icmp::quote -> table.find(quote inverted) -> outer and quote rewritten
 //! ```
 

@@ -7,7 +7,8 @@ use foldhash::fast::FixedState;
 
 use super::conntrack::tcp::Tracker;
 use super::conntrack::{Direction, Flow, FlowKey, Plan, Refused, Scope, one_way};
-use super::nat::{self, Rewrite};
+use super::established::{count_traffic, rewrite};
+use super::nat::Rewrite;
 use super::scheduler::Request;
 use super::verdict::{DropReason, Route, TraceSink, Verdict};
 use super::{Engine, Instant, guard, steering, tunnel};
@@ -228,21 +229,14 @@ impl Engine {
         }
         self.expiry.arm(flow, now, &self.policy.snapshot.timeouts);
         self.shared.loads.opened(flow.backend);
-        let len = packet.bytes().len();
-        flow.traffic[Direction::Original as usize].count(len);
         for counters in [self.counters().service(flow.service), self.counters().backend(flow.backend)] {
             counters.opened.add(1);
-            counters.inbound.count(len);
         }
-        if flow.path().is_some() {
-            return match tunnel::enter(flow, packet, now, trace) {
-                Ok(()) => Verdict::Forward,
-                Err(mtu) => self.too_big(packet, mtu, now),
-            };
+        count_traffic(flow, Direction::Original, packet.bytes().len(), self.counters());
+        match rewrite(flow, Direction::Original, packet, now, trace) {
+            Ok(()) => Verdict::Forward,
+            Err(mtu) => self.too_big(packet, mtu, now),
         }
-        nat::apply(packet, flow, Direction::Original);
-        trace.stage("rewrite", || super::established::describe(packet));
-        Verdict::Forward
     }
 
     /// A packet for an address where nobody listens, or for none of ours: an own address answers as a host would

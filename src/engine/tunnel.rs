@@ -1,9 +1,6 @@
 //! Direct server return: packets of clients go to the backend as they came, wrapped; its answers do not pass here.
 
-use super::conntrack::tcp::Outcome;
-use super::conntrack::{Direction, Flow, FlowKey, State, one_way};
-use super::counters::WorkerCounters;
-use super::established::{Step, Track, count_traffic};
+use super::conntrack::{Direction, Flow, FlowKey};
 use super::nat::Rewrite;
 use super::path::Path;
 use super::verdict::{DropReason, Route, TraceSink, Verdict};
@@ -11,67 +8,11 @@ use super::{Engine, Instant};
 use crate::config::ServiceId;
 use crate::wire::icmp::{self, Error};
 use crate::wire::tunnel::{self, Fit, Quoted};
-use crate::wire::{Address, Family, Packet, TcpFlags};
+use crate::wire::{Address, Family, Packet};
 
 /// What nobody's packet shows to have been sent by us may be forged, and shall not cut a backend's packets to pieces: below
 /// this, which every IPv4 host takes (RFC 791 3.1), it is not believed (RFC 5927 7.2).
 const LEAST_UNPROVEN: u32 = 576;
-
-/// The established path of a tunnelled flow: no lock, no allocation, no clock.
-#[inline]
-pub(super) fn pass<T: TraceSink>(
-    flow: &Flow,
-    direction: Direction,
-    packet: &mut Packet<'_>,
-    now: Instant,
-    counters: &WorkerCounters,
-    trace: &mut T,
-) -> Step {
-    if direction == Direction::Reply {
-        // The backend answers past us, and nobody else may use a VIP as his own address (R16).
-        return Step::Done(Verdict::Drop(DropReason::SpoofedSource));
-    }
-    let before = flow.state();
-    let (after, refreshes) = match track(before, packet) {
-        Track::Refresh(state) => (state, true),
-        Track::Keep => (before, false),
-        Track::Reopen => return Step::Reopen,
-        Track::Refuse(reason) => return Step::Done(Verdict::Drop(reason)),
-    };
-    let len = packet.bytes().len();
-    if let Err(mtu) = enter(flow, packet, now, trace) {
-        return Step::TooBig(mtu);
-    }
-    if refreshes {
-        flow.touch(now);
-    }
-    count_traffic(flow, direction, len, counters);
-    if after == before {
-        return Step::Done(Verdict::Forward);
-    }
-    flow.set_state(after);
-    trace.stage("conntrack", || format!("{} -> {}", before.name(), after.name()));
-    Step::Moved
-}
-
-/// What a client's packet means for the state of its flow.
-#[inline]
-fn track(state: State, packet: &Packet<'_>) -> Track {
-    let Some(segment) = packet.tcp() else { return Track::Refresh(state) };
-    let control = segment.flags.0 & (TcpFlags::SYN.0 | TcpFlags::FIN.0 | TcpFlags::RST.0) != 0;
-    if control && !packet.transport_checksum_ok() {
-        return Track::Refuse(DropReason::BadTransportChecksum);
-    }
-    match one_way::step(state, segment.flags) {
-        // R33: a RST that ends nothing does not prolong anything either.
-        Outcome::Accept(after) if after == state && segment.flags.has(TcpFlags::RST) => Track::Keep,
-        Outcome::Accept(after) => Track::Refresh(after),
-        Outcome::Pass => Track::Keep,
-        Outcome::Reopen => Track::Reopen,
-        Outcome::BadState | Outcome::BadWindow if !segment.flags.valid() => Track::Refuse(DropReason::BadTcpFlags),
-        Outcome::BadState | Outcome::BadWindow => Track::Refuse(DropReason::TcpState),
-    }
-}
 
 /// Puts a packet of a tunnelled flow into its tunnel.
 ///

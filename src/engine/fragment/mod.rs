@@ -7,9 +7,9 @@
 mod cache;
 
 use super::conntrack::{Direction, Flow, FlowKey};
-use super::established::count_traffic;
+use super::established::{count_traffic, rewrite};
 use super::verdict::{DropReason, NoTrace, Route, TraceSink, Verdict};
-use super::{Engine, Instant, Outgoing, WorkerId, nat, steering};
+use super::{Engine, Instant, Outgoing, WorkerId, steering};
 use crate::wire::{Fragment, Offload, Packet, Protocol, icmp, tunnel};
 pub(super) use cache::Fragments;
 use cache::{Admission, DatagramKey, Way};
@@ -128,11 +128,11 @@ impl Engine {
             return Err(DropReason::TtlExceeded); // R9: no error about a later fragment
         }
         let len = packet.bytes().len();
-        if flow.path().is_none() {
-            nat::apply(packet, flow, direction);
-            packet.set_fragment_id(id);
-        } else if super::tunnel::enter(flow, packet, now, &mut NoTrace).is_err() {
+        if rewrite(flow, direction, packet, now, &mut NoTrace).is_err() {
             return Err(DropReason::TooBig); // R9 again
+        }
+        if flow.path().is_none() {
+            packet.set_fragment_id(id);
         }
         // Only the last one tells how long the segment is, all of which its receiver will acknowledge.
         if let (Some(sequence), Some(last)) = (sequence, packet.fragment().filter(|fragment| !fragment.more)) {

@@ -2,7 +2,7 @@
 
 pub mod ports;
 
-use super::conntrack::{Direction, Flow, FlowKey};
+use super::conntrack::FlowKey;
 use crate::wire::{Packet, Translation};
 
 /// What is done to the packets of one direction of a flow: plain data, planned on the slow path.
@@ -34,13 +34,9 @@ impl Rewrite {
     }
 }
 
-/// Rewrites a packet of this flow, which has no tunnel, in place.
+/// Has a packet leave as the inverse of its answers' key, in place.
 #[inline]
-pub(super) fn apply(packet: &mut Packet<'_>, flow: &Flow, direction: Direction) {
-    let Rewrite::Nat { address_delta, port_delta } = *flow.rewrite(direction) else {
-        unreachable!("what has a path goes by its tunnel")
-    };
-    let answer = flow.key(direction.other());
+pub(super) fn apply(packet: &mut Packet<'_>, answer: &FlowKey, address_delta: u16, port_delta: u16) {
     packet.translate(&Translation {
         source: answer.destination,
         destination: answer.source,
