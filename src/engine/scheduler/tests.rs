@@ -1,5 +1,7 @@
 //! What every scheduler promises.
 
+mod distribution;
+
 use proptest::prelude::*;
 
 use super::*;

@@ -50,6 +50,27 @@ fn the_papers_example_comes_out() {
     }
 }
 
+/// What Katran's tests ask of its rings: 400 equal backends differ by one slot, one of twice the weight of two others has
+/// 16,385 slots more than they, and of seven slots weights 2 and 1 get five and two.
+#[test]
+fn katrans_answers_for_weights_come_out() {
+    let slots = |slots, weights: &[u16]| {
+        let shares = shares(&fill(slots, &contenders(&candidates(weights))));
+        let mut slots: Vec<usize> = shares.into_values().collect();
+        slots.sort_unstable();
+        slots
+    };
+    let equal = slots(SLOTS, &[1; 400]);
+    assert_eq!((equal.len(), equal[399] - equal[0]), (400, 1));
+    assert_eq!(slots(SLOTS, &[2, 1, 1]), [16_384, 16_384, 32_769]);
+    let beyond_the_slots = slots(SLOTS, &[327; 400]);
+    assert_eq!((beyond_the_slots.len(), beyond_the_slots[399] - beyond_the_slots[0]), (400, 1));
+    let list = |offset, skip| Permutation { offset, skip };
+    let two =
+        [Contender { id: B[0], weight: 2, list: list(3, 4) }, Contender { id: B[1], weight: 1, list: list(0, 2) }];
+    assert_eq!(shares(&fill(7, &two)), HashMap::from([(B[0], 5), (B[1], 2)]));
+}
+
 #[test]
 fn one_backend_leaving_moves_few_slots_of_the_others() {
     let all = contenders(&candidates(&[1; 100]));
