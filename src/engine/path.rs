@@ -72,9 +72,10 @@ impl Path {
     #[inline]
     pub fn entry(&self, packet: &Packet<'_>, entropy: u16, now: Instant) -> Entry {
         let path_mtu = self.mtu(now);
-        // Only what may be cut on its way needs an identification of its own (R97).
+        // Only what may be cut on its way needs an identification of its own (R97), and so does each segment.
         let whole = packet.largest_segment() <= usize::from(self.tunnel.room(path_mtu));
-        let id = if whole { 0 } else { self.next_id.fetch_add(1, Relaxed) };
+        let segments = || u32::try_from(packet.segments()).expect("below 64 Ki");
+        let id = if whole { 0 } else { self.next_id.fetch_add(segments(), Relaxed) };
         Entry { tunnel: self.tunnel, path_mtu, entropy, id }
     }
 

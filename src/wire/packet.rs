@@ -109,6 +109,16 @@ impl<'a> Packet<'a> {
         whole.min(usize::from(self.offload.header_len) + usize::from(self.offload.segment_size))
     }
 
+    /// How many packets it stands for: one, unless it is a super-packet.
+    #[inline]
+    pub fn segments(&self) -> usize {
+        if self.offload.gso == Gso::None {
+            return 1;
+        }
+        let payload = self.bytes.len() - usize::from(self.offload.header_len);
+        payload.div_ceil(usize::from(self.offload.segment_size)).max(1)
+    }
+
     /// Where it is to leave by, if it is wrapped: [`tunnel::emit`](super::tunnel::emit) sends it.
     #[inline]
     pub fn tunnel(&self) -> Option<&Entry> {

@@ -14,8 +14,7 @@ pub fn cut(packet: &mut Packet<'_>, buffer: &mut Vec<u8>, mut emit: impl FnMut(&
     }
     let headers = usize::from(packet.offload().header_len);
     let size = usize::from(packet.offload().segment_size);
-    let payload = packet.bytes().len() - headers;
-    let count = payload.div_ceil(size).max(1);
+    let count = packet.segments();
     for n in 0..count {
         let from = headers + n * size;
         let to = (from + size).min(packet.bytes().len());

@@ -18,16 +18,17 @@ pub struct Scratch {
 /// # Panics
 /// The packet has not been [put into a tunnel](Packet::enter).
 pub fn emit(packet: &mut Packet<'_>, scratch: &mut Scratch, mut send: impl FnMut(&[u8], &[u8])) {
-    let entry = *packet.tunnel().expect("it was put into a tunnel");
+    let mut entry = *packet.tunnel().expect("it was put into a tunnel");
     let (inner, traffic_class) = (packet.family(), packet.traffic_class());
-    let outer = Outer { entry: &entry, inner, traffic_class, may_fragment: false };
     let Scratch { segment, headers, fragment } = scratch;
     segment::cut(packet, segment, |head, payload| {
+        let outer = Outer { entry: &entry, inner, traffic_class, may_fragment: false };
         if head.len() + payload.len() <= usize::from(entry.tunnel.room(entry.path_mtu)) {
             wrap(&outer, [head, payload], headers, &mut send);
         } else if inner == Family::V6 {
             debug_assert!(head.len() + payload.len() <= usize::from(LEAST_V6), "its sender was told");
             wrap_in_pieces(&outer, [head, payload], headers, &mut send);
+            entry.id = entry.id.wrapping_add(1);
         } else {
             fragment.clear();
             fragment.extend(head);

@@ -115,7 +115,7 @@ pub struct Entry {
     /// The same for all packets of a flow, another for the next: by this (as GUE's source port, IPv6's flow label)
     /// networks spread flows over their paths (RFC 6438).
     pub entropy: u16,
-    /// Identification, should the outer packet be fragmented.
+    /// Identification, should the outer packet be fragmented; of a super-packet's segments each has the next one.
     pub id: u32,
 }
 

@@ -109,6 +109,32 @@ fn r101_r102_ipv6_is_told_no_less_than_1280_and_that_passes() {
     }
 }
 
+/// Else the other end would put pieces of different packets together (RFC 8200 4.5, RFC 6864 4.3).
+#[test]
+fn r97_r101_each_segment_that_may_be_cut_has_an_identification_of_its_own() {
+    let mut world = World::new(&CONFIG.replace("[gateway]", "[gateway]\nmtu = 1300"));
+    for to in ["[2001:db8::10]:80", "[2001:db8::11]:80"] {
+        let payload = vec![7; 10 * 1220];
+        let bytes = build::tcp(at(CLIENT_V6), at(to), &Tcp { payload: &payload, ..segment("ACK", 1, 1) });
+        let offload = Offload {
+            checksum: Checksum::Partial { start: 40, offset: 16 },
+            gso: Gso::TcpV6 { ecn: false },
+            segment_size: 1220,
+            header_len: 60,
+        };
+        let mut seen = std::collections::HashMap::new();
+        for _super_packet in 0..2 {
+            let outcome = world.receives_offloaded(bytes.clone(), offload);
+            for outer in outcome.sent.iter().chain(&outcome.pieces) {
+                let id = if outer[0] >> 4 == 4 { &outer[4..6] } else { &outer[44..48] };
+                *seen.entry(id.to_vec()).or_insert(0) += 1;
+            }
+        }
+        let pieces = if to.contains("::10") { 1 } else { 2 };
+        assert_eq!(seen.values().collect::<Vec<_>>(), vec![&pieces; 20], "{to}");
+    }
+}
+
 #[test]
 fn r106_the_syn_announces_no_more_than_the_tunnel_takes() {
     let mut world = World::new(CONFIG);
