@@ -99,6 +99,14 @@ fn colour_is_added_and_changes_no_letter() {
 }
 
 #[test]
+fn of_very_many_errors_a_hundred_are_told() {
+    let text: String = (0..20_000).map(|n| format!("key-{n} = 1\n")).collect();
+    let told = verdict(&text).0.to_string();
+    assert_eq!(told.matches("error[E002]").count(), 100);
+    assert!(told.ends_with("and 19900 more in tungate.toml"), "{}", &told[told.len() - 60..]);
+}
+
+#[test]
 fn a_terminal_escape_in_the_file_does_not_reach_the_terminal() {
     for (name, text) in bad_configs() {
         let control = |c: char| c.is_control() && c != '\n';

@@ -1,7 +1,7 @@
 //! `check`: is this configuration one that `run` would take?
 
 use std::fs;
-use std::io::{ErrorKind, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -37,10 +37,22 @@ impl Check {
     }
 }
 
+/// More than the most services and backends take; what has no end (`/dev/zero`) is not read for ever.
+const MOST_BYTES: u64 = 16 << 20;
+
+fn read(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    fs::File::open(path)?.take(MOST_BYTES + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MOST_BYTES { Err(ErrorKind::FileTooLarge.into()) } else { Ok(text) }
+}
+
 /// Reads a configuration, tells what is doubtful in it on stderr; the text beside it.
 pub(super) fn load(path: &Path) -> Result<(Snapshot, String), Failure> {
-    let text = fs::read_to_string(path).map_err(|error| {
+    let text = read(path).map_err(|error| {
         let failure = Failure::file(path, &error);
+        if error.kind() == ErrorKind::FileTooLarge {
+            return failure.help("a configuration has at most 16 MiB: is this the right file?");
+        }
         if error.kind() == ErrorKind::NotFound {
             return failure.help("`tungate config example > tungate.toml` writes a configuration to start from");
         }

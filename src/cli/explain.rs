@@ -38,9 +38,9 @@ pub(super) struct Explain {
     /// Ask a gateway that has just started with this configuration file, not the running daemon
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// TCP flags
-    #[arg(long, value_name = "FLAG,...", default_value = "SYN", value_parser = flags)]
-    flags: TcpFlags,
+    /// TCP flags [default: SYN]
+    #[arg(long, value_name = "FLAG,...", value_parser = flags)]
+    flags: Option<TcpFlags>,
     /// Size of the IP packet in bytes [default: no payload]
     #[arg(long, value_name = "BYTES")]
     size: Option<u16>,
@@ -134,6 +134,9 @@ impl Explain {
             ))
             .help("give two IPv4 or two IPv6 addresses"));
         }
+        if self.flags.is_some() && self.protocol != Proto::Tcp {
+            return Err(usage("only TCP has flags".to_owned()).help("leave --flags out"));
+        }
         let bare = self.build(&[])?;
         let size = self.size.map_or(bare.len(), usize::from);
         let Some(payload) = size.checked_sub(bare.len()) else {
@@ -147,7 +150,8 @@ impl Explain {
     fn build(&self, payload: &[u8]) -> Result<Vec<u8>, Failure> {
         match self.protocol {
             Proto::Tcp => {
-                let segment = Tcp { seq: 1, flags: self.flags, window: u16::MAX, payload, ..Tcp::default() };
+                let flags = self.flags.unwrap_or(TcpFlags::SYN);
+                let segment = Tcp { seq: 1, flags, window: u16::MAX, payload, ..Tcp::default() };
                 Ok(build::tcp(endpoint(self.source)?, endpoint(self.destination)?, &segment))
             }
             Proto::Udp => Ok(build::udp(endpoint(self.source)?, endpoint(self.destination)?, payload)),

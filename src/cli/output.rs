@@ -57,8 +57,13 @@ impl Listing {
     }
 }
 
+/// A time as people write it.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|_| "write a time as 30s, 500ms or 2min".to_owned())
+}
+
 fn interval(text: &str) -> Result<Duration, String> {
-    let interval = humantime::parse_duration(text).map_err(|_| "write a time as 1s or 500ms".to_owned())?;
+    let interval = duration(text)?;
     if interval < Duration::from_millis(100) { Err("not below 100ms".to_owned()) } else { Ok(interval) }
 }
 

@@ -10,7 +10,9 @@ use clap::{Args, ValueEnum};
 
 use super::check;
 use super::exit::{Exit, Failure};
+use super::output::duration;
 use crate::admin::{self, State};
+use crate::config::Snapshot;
 use crate::io::announce::AnnounceError;
 use crate::io::control::{self, Signals};
 use crate::io::daemon::{Daemon, StartError};
@@ -30,7 +32,7 @@ pub(super) struct Run {
     #[arg(short, long, value_name = "FILE")]
     config: PathBuf,
     /// On SIGTERM, let the flows that still carry something go on for at most this long, and refuse new ones
-    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = duration)]
     drain: Duration,
     /// Which records to log
     #[arg(long, value_name = "LEVEL", env = "TUNGATE_LOG", hide_env_values = true, default_value = "info", value_parser = levels())]
@@ -72,6 +74,7 @@ impl Run {
         let offloads = if self.without_offloads { Offloads::None } else { Offloads::All };
         let daemon = Daemon::start(snapshot, offloads).map_err(|error| start_failure(&error))?;
         let file = self.config.display().to_string();
+        tell_start(daemon.shared().policy.load().snapshot.as_ref(), &file);
         let started = sys::now();
         let served = control::serve(daemon, server, signals, self.drain, &mut |daemon, request| {
             let end_flow = |flow| daemon.end_flows([flow]);
@@ -81,6 +84,18 @@ impl Run {
         served.map_err(|error| Failure::no(error.to_string()))?;
         ::log::info!("stopped: the interface and its routes are removed");
         Ok(Exit::Yes)
+    }
+}
+
+/// What is served, in the log's first lines.
+fn tell_start(snapshot: &Snapshot, file: &str) {
+    ::log::info!(file, version = env!("CARGO_PKG_VERSION"), name = snapshot.gateway.name; "configuration in force");
+    for service in &snapshot.services {
+        let listen = service.listen.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+        ::log::info!(service = service.name, listen, backends = service.backends.len(); "serving");
+    }
+    if snapshot.services.is_empty() {
+        ::log::warn!("there is no service in the configuration: nothing will be forwarded");
     }
 }
 

@@ -5,6 +5,9 @@ use std::ops::Range;
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 
+/// Diagnostics that [`Report::render`] tells.
+const RENDERED: usize = 100;
+
 /// All that [`load`](super::load) has to say about one file. Owns a copy of the text, to show the lines it speaks of.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
@@ -35,11 +38,14 @@ impl Report {
         self.diagnostics.iter().any(|d| d.code.severity() == Severity::Error)
     }
 
-    /// Each diagnostic with the lines it speaks of, separated by empty lines; with ANSI colours if asked for.
+    /// Each diagnostic with the lines it speaks of, separated by empty lines; with ANSI colours if asked for. Of very many
+    /// the first hundred: nobody reads more, and each takes a walk through the text.
     pub fn render(&self, colour: bool) -> String {
         let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
-        let each = self.diagnostics.iter().map(|d| d.render(&self.file, &self.text, &renderer));
-        each.collect::<Vec<_>>().join("\n\n")
+        let told = self.diagnostics.iter().take(RENDERED).map(|d| d.render(&self.file, &self.text, &renderer));
+        let untold = self.diagnostics.len().saturating_sub(RENDERED);
+        let rest = (untold > 0).then(|| format!("and {untold} more in {}", self.file));
+        told.chain(rest).collect::<Vec<_>>().join("\n\n")
     }
 }
 

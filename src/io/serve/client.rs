@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::{self, BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
+use std::os::unix::fs::FileTypeExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -42,6 +43,9 @@ impl fmt::Display for AskError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotReachable { path, error } => {
+                if error.kind() == io::ErrorKind::ConnectionRefused && !is_socket(path) {
+                    return write!(f, "{} is no socket", path.display());
+                }
                 write!(f, "no tungate answers on {}: {}", path.display(), in_words(error))
             }
             Self::Refused(why) => f.write_str(why),
@@ -51,6 +55,10 @@ impl fmt::Display for AskError {
 }
 
 impl std::error::Error for AskError {}
+
+fn is_socket(path: &Path) -> bool {
+    path.metadata().is_ok_and(|metadata| metadata.file_type().is_socket())
+}
 
 impl Client {
     /// Connects.
