@@ -4,7 +4,7 @@ use super::conntrack::{Direction, FlowKey};
 use super::verdict::{DropReason, Route, TraceSink, Verdict};
 use super::{Engine, Instant, Outgoing};
 use crate::wire::build::{self, Tcp};
-use crate::wire::icmp::{self, Error, Kind};
+use crate::wire::icmp::{self, Error, Kind, Quote};
 use crate::wire::{Address, Packet, Problem, TcpFlags};
 
 impl Engine {
@@ -54,8 +54,14 @@ impl Engine {
         if let Some(verdict) = self.tunnel_error(packet, now, trace) {
             return verdict;
         }
-        let Ok(quote) = icmp::quote(packet) else { return Verdict::Drop(DropReason::IcmpQuote) };
-        let sent = FlowKey { source: quote.source, destination: quote.destination, protocol: quote.header.protocol };
+        let quote = icmp::quote(packet);
+        let sent = match &quote {
+            Ok(Quote { header, source, destination, .. }) => {
+                Some(FlowKey { source: *source, destination: *destination, protocol: header.protocol })
+            }
+            Err(_) => self.portless_quote(packet),
+        };
+        let Some(sent) = sent else { return Verdict::Drop(DropReason::IcmpQuote) };
         let (outer_source, outer_destination) = packet.addresses();
         if self.policy.snapshot.is_own(outer_source) {
             return Verdict::Drop(DropReason::SpoofedSource); // R16
@@ -78,6 +84,7 @@ impl Engine {
         if packet.ttl() <= 1 {
             return Verdict::Drop(DropReason::TtlExceeded); // R9: no error about an error
         }
+        let Ok(quote) = quote else { return Verdict::Drop(DropReason::IcmpQuote) };
         let as_sent = flow.key(direction.other());
         let outer = match direction {
             // R59: whoever reports it from outside stays visible to the backend.

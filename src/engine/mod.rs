@@ -36,7 +36,7 @@ pub use shared::{Policy, Shared};
 pub use time::Instant;
 pub use verdict::{DropReason, NoTrace, Route, TraceSink, Verdict};
 
-use crate::wire::{Endpoint, Malformed, Packet, Protocol};
+use crate::wire::{Address, Endpoint, Malformed, Packet, Protocol};
 use conntrack::{Direction, Expiry, Flow, FlowCache, FlowKey};
 use counters::WorkerCounters;
 use established::{Step, pass};
@@ -213,7 +213,13 @@ impl Engine {
     /// The key of a packet whose protocol has no ports, if a service carries it. ICMP is ours to look at, and what comes in
     /// a tunnel is nobody's: there may be anything inside (R109).
     fn portless_key(&self, packet: &Packet<'_>) -> Option<FlowKey> {
+        let (source, destination) = packet.addresses();
         let protocol = packet.protocol();
+        self.carries_portless(destination, protocol).then(|| FlowKey::portless(source, destination, protocol))
+    }
+
+    /// Whether a service at this address carries this protocol, which has no ports.
+    fn carries_portless(&self, vip: Address, protocol: Protocol) -> bool {
         let ours = matches!(
             protocol,
             Protocol::TCP
@@ -224,12 +230,7 @@ impl Engine {
                 | Protocol::IPV4
                 | Protocol::IPV6
         );
-        let (source, destination) = packet.addresses();
-        let [source, destination] = [source, destination].map(|address| Endpoint::new(address, 0));
-        if ours || self.policy.snapshot.listeners.service(destination, protocol).is_none() {
-            return None;
-        }
-        Some(FlowKey { source, destination, protocol })
+        !ours && self.policy.snapshot.listeners.service(Endpoint::new(vip, 0), protocol).is_some()
     }
 
     /// A packet with this key: of a flow in the cache, of one in the table, or of none yet.

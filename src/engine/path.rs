@@ -9,6 +9,11 @@ use crate::wire::{Family, Packet};
 
 /// How long a path MTU is believed that an ICMP error has told (RFC 1191 6.3, RFC 8201 4): then the larger one is tried.
 const BELIEVED_FOR: Duration = Duration::from_secs(600);
+/// Less than what every IPv4 host takes (RFC 791 3.1) is not believed: whoever knows both ends of the tunnel can forge an
+/// error, quoting a packet of his own flow, and shall not cut all others' packets to pieces (RFC 5927 7.2).
+const LEAST_V4: u16 = 576;
+/// What every IPv6 link takes (RFC 8200 5).
+const LEAST_V6: u16 = 1280;
 
 /// The way to one backend, shared by all workers and by the flows that take it.
 #[derive(Debug)]
@@ -52,12 +57,11 @@ impl Path {
         }
     }
 
-    /// Takes note of what an ICMP error says: true if that is less than was known. What no network may say is ignored
-    /// (R103).
+    /// Takes note of what an ICMP error says: true if that is less than was known. What no network says is ignored (R103).
     pub fn learn(&self, mtu: u32, now: Instant) -> bool {
         let least = match self.tunnel.family() {
-            Family::V4 => 68,
-            Family::V6 => 1280,
+            Family::V4 => LEAST_V4,
+            Family::V6 => LEAST_V6,
         };
         let Ok(mtu) = u16::try_from(mtu) else { return false };
         if mtu < least || mtu >= self.mtu(now) {
@@ -99,17 +103,17 @@ mod tests {
     }
 
     #[test]
-    fn r103_what_no_network_may_say_is_ignored_and_the_rest_believed_for_ten_minutes() {
+    fn r103_what_no_network_says_is_ignored_and_the_rest_believed_for_ten_minutes() {
         let v4 = path(Address::v4([10, 99, 0, 10]), Address::v4([10, 0, 0, 1]));
         let v6 = path(Address::v6([0xfd; 16]), Address::v6([0xfc; 16]));
         let now = Instant::from_micros(1_000_000);
-        for (path, least) in [(v4, 68), (v6, 1280)] {
-            for nonsense in [0, least - 1, 1500, 9000, 70_000] {
+        for (path, least) in [(v4, LEAST_V4), (v6, LEAST_V6)] {
+            for nonsense in [0, u32::from(least) - 1, 1500, 9000, 70_000] {
                 assert!(!path.learn(nonsense, now), "{nonsense}");
             }
             assert_eq!(path.mtu(now), 1500);
-            assert!(path.learn(1400, now) && path.learn(least, now) && !path.learn(1400, now));
-            assert_eq!(u32::from(path.mtu(now + BELIEVED_FOR - Duration::from_micros(1))), least);
+            assert!(path.learn(1400, now) && path.learn(least.into(), now) && !path.learn(1400, now));
+            assert_eq!(path.mtu(now + BELIEVED_FOR - Duration::from_micros(1)), least);
             assert_eq!(path.mtu(now + BELIEVED_FOR), 1500);
         }
     }

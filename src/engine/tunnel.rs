@@ -10,10 +10,6 @@ use crate::wire::icmp::{self, Error};
 use crate::wire::tunnel::{self, Fit, Quoted};
 use crate::wire::{Address, Family, Packet};
 
-/// What nobody's packet shows to have been sent by us may be forged, and shall not cut a backend's packets to pieces: below
-/// this, which every IPv4 host takes (RFC 791 3.1), it is not believed (RFC 5927 7.2).
-const LEAST_UNPROVEN: u32 = 576;
-
 /// Puts a packet of a tunnelled flow into its tunnel.
 ///
 /// # Errors
@@ -101,6 +97,14 @@ impl Engine {
         if entered.is_ok() { Verdict::Forward } else { Verdict::Drop(DropReason::TooBig) }
     }
 
+    /// The packet that an ICMP error quotes, if it has no ports and a service's backend has sent it.
+    pub(super) fn portless_quote(&self, error: &Packet<'_>) -> Option<FlowKey> {
+        let (header, quoted) = icmp::quoted(error).ok()?;
+        let (source, destination) = header.addresses(quoted);
+        let carried = self.carries_portless(source, header.protocol);
+        carried.then(|| FlowKey::portless(source, destination, header.protocol))
+    }
+
     /// There is no room for the flow of this packet: it goes where it would be picked up. A flood of forged connections,
     /// which nobody can tell from true ones here, then costs the others nothing but new flows' choice of a backend.
     pub(super) fn pass_by_hash<T: TraceSink>(
@@ -138,26 +142,28 @@ impl Engine {
             return None;
         }
         let quoted = tunnel::quoted(packet)?;
-        if quoted.tunnel.source != told || self.policy.paths_by(&quoted.tunnel).next().is_none() {
+        if quoted.tunnel.source != told {
             return None;
         }
-        trace.stage("icmp", || format!("quotes a packet in the tunnel to {}", quoted.tunnel.destination));
-        let Some(mtu) = icmp::told_mtu(packet) else {
-            return Some(Verdict::Drop(DropReason::TunnelUnreachable));
-        };
         let inner = quoted.inner.map(|inner| inner.key());
         let flow = inner.and_then(|(source, destination, protocol)| {
             let key = FlowKey { source, destination, protocol };
             self.shared.table.find(&key).map(|(flow, _)| flow)
         });
+        // A flow keeps its tunnel when the configuration has lost it.
+        let of_flow = flow.as_ref().and_then(|flow| flow.path()).filter(|path| *path.tunnel() == quoted.tunnel);
+        if of_flow.is_none() && self.policy.paths_by(&quoted.tunnel).next().is_none() {
+            return None;
+        }
         if let Some(flow) = &flow {
             trace.route(Route { service: Some(flow.service), backend: Some(flow.backend) });
         }
-        let of_flow = flow.as_ref().and_then(|flow| flow.path()).filter(|path| *path.tunnel() == quoted.tunnel);
-        if of_flow.is_some() || mtu >= LEAST_UNPROVEN {
-            for path in self.policy.paths_by(&quoted.tunnel).chain(of_flow) {
-                path.learn(mtu, now);
-            }
+        trace.stage("icmp", || format!("quotes a packet in the tunnel to {}", quoted.tunnel.destination));
+        let Some(mtu) = icmp::told_mtu(packet) else {
+            return Some(Verdict::Drop(DropReason::TunnelUnreachable));
+        };
+        for path in self.policy.paths_by(&quoted.tunnel).chain(of_flow) {
+            path.learn(mtu, now);
         }
         let Some(path) = of_flow else { return Some(Verdict::Consume) };
         trace.stage("tunnel", || format!("the path MTU is {} now", path.mtu(now)));

@@ -12,7 +12,7 @@ use crate::engine::counters::Traffic;
 use crate::engine::nat::Rewrite;
 use crate::engine::path::Path;
 use crate::engine::{Instant, WorkerId};
-use crate::wire::{Endpoint, Protocol, TcpSegment};
+use crate::wire::{Address, Endpoint, Protocol, TcpSegment};
 
 /// Identifies the packets of one flow in one direction. ICMP queries have their identifier where the port is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,11 +21,16 @@ pub struct FlowKey {
     pub source: Endpoint,
     /// Where it goes.
     pub destination: Endpoint,
-    /// TCP or UDP.
+    /// TCP or UDP; another one in a tunnel, with ports of 0.
     pub protocol: Protocol,
 }
 
 impl FlowKey {
+    /// The key of packets between these addresses whose protocol has no ports.
+    pub const fn portless(source: Address, destination: Address, protocol: Protocol) -> Self {
+        Self { source: Endpoint::new(source, 0), destination: Endpoint::new(destination, 0), protocol }
+    }
+
     /// The key of an answer to a packet with this key.
     #[inline]
     pub const fn invert(&self) -> Self {

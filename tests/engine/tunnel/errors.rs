@@ -43,6 +43,33 @@ fn r67_without_flow_it_goes_where_the_flows_packets_would_go() {
     assert_eq!(world.receives(error_to_vip(false, &v6)).wrapped(GRE).destination, address("10.0.0.1"));
 }
 
+#[test]
+fn r67_an_error_about_a_packet_without_ports_finds_its_backend_too() {
+    let mut world = World::new(&CONFIG.replace("\"10.0.0.3\"", "\"10.0.0.3\" }, { address = \"10.0.0.4\""));
+    let mut backends = std::collections::HashSet::new();
+    for (n, protocol) in (1..=20).flat_map(|n| [(n, 132), (n, 50)]) {
+        let (client, vip) = (world.client(n).endpoint().address, address("192.0.2.13"));
+        let answer = build::ip(vip, client, Protocol(protocol), 64, &[0; 400]);
+        let mut message = vec![3, 4, 0, 0, 0, 0, 0x05, 0x14];
+        message.extend(&answer[..28]);
+        let error = build::icmp(address("203.0.113.1"), vip, message);
+        let before = world.receives(error.clone()).wrapped(IPIP).destination;
+        let request = build::ip(client, vip, Protocol(protocol), 64, &[0; 40]);
+        let home = world.receives(request).wrapped(IPIP).destination;
+        let after = world.receives(error.clone()).wrapped(IPIP);
+        assert_eq!((before, after.destination, after.inner.bytes), (home, home, with_ttl(error, 63)));
+        backends.insert(home);
+    }
+    assert_eq!(backends.len(), 2);
+    // Neither pings nor tunnels are a backend's, nor anything of a service that carries TCP alone.
+    for (vip, protocol) in [("192.0.2.13", 1), ("192.0.2.13", 47), ("192.0.2.10", 132)] {
+        let answer = build::ip(address(vip), address("198.51.100.7"), Protocol(protocol), 64, &[0; 40]);
+        let outcome = world.complains(address("203.0.113.1"), address(vip), (3, 4, 1300), &answer);
+        outcome.dropped(DropReason::IcmpQuote);
+    }
+    world.check_invariants();
+}
+
 /// The gateway's own packet to a backend came back with this.
 fn error_about_outer(world: &mut World, outer: &[u8], head: (u8, u8, u32), quoted: usize) -> Outcome {
     let (from, to) = if outer[0] >> 4 == 4 { ("10.9.9.9", "10.99.0.10") } else { ("fd00:9::9", "fd00:99::10") };
@@ -89,11 +116,37 @@ fn r103_what_is_cut_too_short_only_lowers_the_path_mtu() {
         assert_eq!((outcome.verdict, outcome.own.len()), (Verdict::Consume, 0), "{quoted}");
     }
     assert_eq!(world.receives(data).answered().transport[6..8], 1276_u16.to_be_bytes());
-    for nonsense in [0, 67, 575, 1500, 9000] {
+    for nonsense in [0, 67, 1500, 9000] {
         error_about_outer(&mut world, &outer, (3, 4, nonsense), 28).verdict.to_string();
     }
     let fits = build::tcp(at(CLIENT), at("192.0.2.10:80"), &Tcp { payload: &[7; 1236], ..segment("ACK", 1, 1) });
     world.receives(fits).wrapped(GRE);
+}
+
+/// Every client can quote a packet of a flow that is known: his own. He shall not cut the others' to pieces.
+#[test]
+fn r103_a_client_cannot_make_a_backend_useless_with_a_forged_error() {
+    let mut world = World::new(CONFIG);
+    let outer = world.client(1).syn("web").wrapped(GRE).bytes;
+    for forged in [68, 100, 575] {
+        let outcome = error_about_outer(&mut world, &outer, (3, 4, forged), 200);
+        assert_eq!((outcome.verdict, outcome.own.len()), (Verdict::Consume, 0), "{forged}");
+    }
+    let data = build::tcp(at(CLIENT), at("192.0.2.10:80"), &Tcp { payload: &[7; 1400], ..segment("ACK", 1, 1) });
+    world.receives(data).wrapped(GRE);
+}
+
+#[test]
+fn r103_a_flow_by_a_tunnel_that_is_configured_no_more_learns_its_path_mtu() {
+    let mut world = World::new(CONFIG);
+    let data = build::tcp(at(CLIENT), at("192.0.2.10:80"), &Tcp { payload: &[7; 1400], ..segment("ACK", 1, 1) });
+    let outer = world.receives(data.clone()).wrapped(GRE).bytes;
+    world.reload(&CONFIG.replace("10.0.0.1", "10.0.0.9"));
+    error_about_outer(&mut world, &outer, (3, 4, 1300), 200).answered();
+    assert_eq!(world.receives(data).answered().transport[6..8], 1276_u16.to_be_bytes());
+    // Without a flow that takes it, it is nobody's.
+    let foreign = build::ip(address("10.99.0.10"), address("10.0.0.1"), Protocol::GRE, 64, &[0; 40]);
+    error_about_outer(&mut world, &foreign, (3, 4, 1200), 200).dropped(DropReason::IcmpQuote);
 }
 
 #[test]
