@@ -17,6 +17,13 @@ pub fn sum(bytes: &[u8]) -> u16 {
     u16::from_be(fold(total))
 }
 
+/// [`sum`] of an IPv4 header without options: what nearly every packet begins with.
+#[inline]
+pub fn sum_of_header(header: &[u8; 20]) -> u16 {
+    let (words, _) = header.as_chunks::<4>();
+    u16::from_be(fold(words.iter().map(|word| u64::from(u32::from_ne_bytes(*word))).sum()))
+}
+
 /// Sum of the pseudo-header of this family (RFC 793 3.1, RFC 8200 8.1). `length` is the upper layer's, header included.
 pub fn pseudo_header(source: Address, destination: Address, protocol: Protocol, length: usize) -> u16 {
     let addresses =

@@ -125,10 +125,12 @@ fn parse_v4(bytes: &[u8], whole: Whole) -> Result<IpHeader, Malformed> {
     if bytes.len() < header_len || (whole == Whole::Yes && bytes.len() < usize::from(total_len)) {
         return Err(Malformed::Truncated);
     }
-    if checksum::sum(&bytes[..header_len]) != 0xffff {
+    let has_options = header_len > V4_MIN;
+    let sum = if has_options { checksum::sum(&bytes[..header_len]) } else { checksum::sum_of_header(header) };
+    if sum != 0xffff {
         return Err(Malformed::IpChecksum);
     }
-    let source_routed = header_len > V4_MIN && scan_options(&bytes[V4_MIN..header_len])?;
+    let source_routed = has_options && scan_options(&bytes[V4_MIN..header_len])?;
 
     let flags_offset = u16::from_be_bytes([header[6], header[7]]);
     let (offset, more) = ((flags_offset & 0x1fff) * 8, flags_offset & 0x2000 != 0);

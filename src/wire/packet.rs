@@ -31,7 +31,7 @@ impl<'a> Packet<'a> {
         let bytes = &mut bytes[..header.total_len as usize];
         let mut packet = Self { bytes, offload, header, tunnel: None };
         packet.check_checksum()?;
-        packet.check_transport()?;
+        packet.offload.header_len = header.payload + packet.check_transport()?;
         packet.check_super_packet()?;
         Ok(packet)
     }
@@ -241,20 +241,23 @@ impl<'a> Packet<'a> {
         }
     }
 
-    /// The transport header must be there to its last byte, unless this is a later fragment.
+    /// The transport header must be there to its last byte, unless this is a later fragment. How long it is, as far as
+    /// it is known.
     #[inline]
-    fn check_transport(&self) -> Result<(), Malformed> {
+    fn check_transport(&self) -> Result<u16, Malformed> {
         if !self.has_transport() {
-            return Ok(());
+            return Ok(0);
         }
+        let transport = self.transport();
         match self.header.protocol {
-            Protocol::TCP => transport::check_tcp(self.transport()),
+            Protocol::TCP => transport::check_tcp(transport),
             Protocol::UDP if self.offload.gso == Gso::None => {
-                transport::check_udp(self.transport(), self.header.fragment.is_none())
+                transport::check_udp(transport, self.header.fragment.is_none()).map(|()| 8)
             }
-            Protocol::UDP if self.transport().len() < 8 => Err(Malformed::Transport),
-            _ if self.carries_icmp() && self.transport().len() < 8 => Err(Malformed::Transport),
-            _ => Ok(()),
+            Protocol::UDP if transport.len() < 8 => Err(Malformed::Transport),
+            Protocol::UDP => Ok(8),
+            _ if self.carries_icmp() && transport.len() < 8 => Err(Malformed::Transport),
+            _ => Ok(0),
         }
     }
 
@@ -273,10 +276,9 @@ impl<'a> Packet<'a> {
         self.finish_checksum(usize::from(start), usize::from(offset))
     }
 
-    /// A super-packet must be what its offload header says, and the header length is ours to know.
+    /// A super-packet must be what its offload header says.
     #[inline]
-    fn check_super_packet(&mut self) -> Result<(), Malformed> {
-        self.offload.header_len = self.header.payload + self.transport_header_len();
+    fn check_super_packet(&self) -> Result<(), Malformed> {
         let consistent = match self.offload.gso {
             Gso::None => return Ok(()),
             Gso::TcpV4 { .. } => self.header.protocol == Protocol::TCP && self.header.family == Family::V4,
@@ -288,16 +290,6 @@ impl<'a> Packet<'a> {
 
     fn is_whole(&self) -> bool {
         self.header.fragment.is_none()
-    }
-
-    /// Bytes of the transport header, as far as it is known.
-    #[inline]
-    fn transport_header_len(&self) -> u16 {
-        match self.header.protocol {
-            Protocol::TCP if self.has_transport() => u16::from(self.transport()[12] >> 4) * 4,
-            Protocol::UDP if self.has_transport() => 8,
-            _ => 0,
-        }
     }
 
     /// Finishes a partial checksum in an unusual place, as the kernel would: zero becomes all ones whatever it stands in,

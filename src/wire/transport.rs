@@ -130,11 +130,11 @@ impl<'a> TcpSegment<'a> {
     }
 }
 
-/// A TCP header of at least 20 bytes whose data offset lies within the segment (R55).
+/// A TCP header of at least 20 bytes whose data offset lies within the segment (R55): that offset.
 #[inline]
-pub(super) fn check_tcp(segment: &[u8]) -> Result<(), Malformed> {
-    let offset = segment.get(12).map_or(0, |byte| usize::from(byte >> 4) * 4);
-    if offset < 20 || offset > segment.len() { Err(Malformed::Transport) } else { Ok(()) }
+pub(super) fn check_tcp(segment: &[u8]) -> Result<u16, Malformed> {
+    let offset = segment.get(12).map_or(0, |byte| u16::from(byte >> 4) * 4);
+    if offset < 20 || usize::from(offset) > segment.len() { Err(Malformed::Transport) } else { Ok(offset) }
 }
 
 /// A UDP header whose length covers itself and lies within the payload (R37). `whole` is false for a first fragment, of

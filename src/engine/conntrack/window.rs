@@ -100,6 +100,18 @@ impl Side {
                 return Fit::Inside;
             }
         }
+        Self::slide(sender, receiver, end, if syn { 0 } else { sender.scale }, segment)
+    }
+
+    /// [`Self::admit`] for a segment of an open connection with neither SYN nor FIN: nearly every one.
+    #[inline]
+    pub(super) fn admit_plain(sender: &mut Self, receiver: &mut Self, segment: &TcpSegment<'_>) -> Fit {
+        Self::slide(sender, receiver, segment.seq.wrapping_add(segment.payload_len), sender.scale, segment)
+    }
+
+    /// Checks a segment that reaches up to `end` against the windows and moves them.
+    #[inline]
+    fn slide(sender: &mut Self, receiver: &mut Self, end: u32, scale: u8, segment: &TcpSegment<'_>) -> Fit {
         let (ack, sack) = receiver.acknowledged_by(segment);
         if !sender.may_send(segment.seq) || before(receiver.end, sack) {
             return Fit::Outside; // I, III
@@ -109,7 +121,7 @@ impl Side {
         if before(end, least_end) || before(sack, least_ack) {
             return Fit::Old; // II, IV
         }
-        let window = u32::from(segment.window) << if syn { 0 } else { sender.scale };
+        let window = u32::from(segment.window) << scale;
         sender.sent(segment, end, ack, window.wrapping_add(sack.wrapping_sub(ack)));
         receiver.was_offered(sender, end, sack, window);
         Fit::Inside
@@ -138,19 +150,23 @@ impl Side {
         if !segment.flags.has(TcpFlags::ACK) {
             return (self.end, self.end);
         }
-        let mut sack = segment.ack;
         // The usual case: no options, or NOP NOP timestamp.
         let plain =
             segment.options.is_empty() || segment.options.starts_with(&[1, 1, 8, 10]) && segment.options.len() == 12;
-        if self.flags & SACKS != 0 && !plain {
-            for (_, blocks) in segment.options().filter(|(kind, _)| *kind == 5) {
-                for block in blocks.as_chunks::<8>().0 {
-                    let right = u32::from_be_bytes([block[4], block[5], block[6], block[7]]);
-                    sack = if before(sack, right) { right } else { sack };
-                }
+        let sack = if plain || self.flags & SACKS == 0 { segment.ack } else { Self::sacked(segment) };
+        (segment.ack, sack)
+    }
+
+    #[cold]
+    fn sacked(segment: &TcpSegment<'_>) -> u32 {
+        let mut sack = segment.ack;
+        for (_, blocks) in segment.options().filter(|(kind, _)| *kind == 5) {
+            for block in blocks.as_chunks::<8>().0 {
+                let right = u32::from_be_bytes([block[4], block[5], block[6], block[7]]);
+                sack = if before(sack, right) { right } else { sack };
             }
         }
-        (segment.ack, sack)
+        sack
     }
 
     #[inline]

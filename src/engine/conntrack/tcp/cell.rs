@@ -51,7 +51,7 @@ impl TrackerCell {
     #[inline]
     fn slide(&self, direction: Direction, segment: &TcpSegment<'_>) -> Outcome {
         let (mut sender, mut receiver) = (self.side(direction), self.side(direction.other()));
-        match Side::admit(&mut sender, &mut receiver, State::Established, direction, segment) {
+        match Side::admit_plain(&mut sender, &mut receiver, segment) {
             Fit::Inside => {
                 self.set_side(direction, &sender);
                 self.set_side(direction.other(), &receiver);
