@@ -25,7 +25,7 @@ pub enum Refusal {
     Congestion,
     /// What is inside is not for a VIP: another tunnel, perhaps, or for this machine itself (R105).
     Destination,
-    /// What is inside is from nobody's address, or from a VIP.
+    /// What is inside is from nobody's address, from a VIP, or from a gateway, which is nobody's client.
     Source,
 }
 
@@ -70,7 +70,7 @@ impl Gate {
         if !self.is_vip(destination) {
             return Err(Refusal::Destination);
         }
-        if !source.is_host() || self.is_vip(source) {
+        if !source.is_host() || self.is_vip(source) || self.from.contains(&source) {
             return Err(Refusal::Source);
         }
         tunnel::merge_congestion(inner, traffic_class).map_err(|refused| match refused {
@@ -124,7 +124,8 @@ mod tests {
         for elsewhere in ["10.99.0.10:80", "10.0.0.1:80", "192.0.2.11:80"] {
             assert_eq!(admitted(GATEWAY, CLIENT, elsewhere, 0), Err(Refusal::Destination));
         }
-        for nobody in ["127.0.0.1:80", "0.0.0.0:80", "192.0.2.10:81", "255.255.255.255:80"] {
+        // The last one, were it a tunnel's packet again, would come back here by the socket as the gateway's.
+        for nobody in ["127.0.0.1:80", "0.0.0.0:80", "192.0.2.10:81", "255.255.255.255:80", "10.99.0.10:80"] {
             assert_eq!(admitted(GATEWAY, nobody, VIP, 0), Err(Refusal::Source));
         }
     }
