@@ -49,6 +49,9 @@ impl Engine {
             Ok(flow) => self.launch(&flow, packet, now, trace),
             // Without memory of them, too, all packets of a connection go one way.
             Err(DropReason::FlowTableFull) if tunnelled => self.pass_by_hash(key, packet, now, trace),
+            Err(DropReason::Draining) if tunnelled && is_of_the_middle(packet) => {
+                self.pass_by_hash(key, packet, now, trace)
+            }
             Err(reason) => {
                 self.counters().service(service).refused.add(1);
                 self.decline(packet, reason, now)
@@ -100,8 +103,7 @@ impl Engine {
         let scheduler = policy.scheduler(service, packet.family()).ok_or(DropReason::Draining)?;
         let limits = &policy.snapshot.service(service).limits;
         self.shared.limits.take(service, limits, key.source.address, now)?;
-        let begun_elsewhere = packet.tcp().is_some_and(|segment| !segment.flags.has(TcpFlags::SYN));
-        let by_hash = if begun_elsewhere { policy.pick_up(service) } else { None };
+        let by_hash = if is_of_the_middle(packet) { policy.pick_up(service) } else { None };
         let request = self.request(key);
         let (backend, random) =
             (by_hash.unwrap_or(scheduler).pick(&request).ok_or(DropReason::NoBackend)?, request.random);
@@ -254,4 +256,9 @@ impl Engine {
             _ => Verdict::Drop(DropReason::Protocol),
         }
     }
+}
+
+/// Whether this is a segment of a connection that was begun before, here or elsewhere.
+fn is_of_the_middle(packet: &Packet<'_>) -> bool {
+    packet.tcp().is_some_and(|segment| !segment.flags.has(TcpFlags::SYN))
 }

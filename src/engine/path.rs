@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use super::Instant;
+use super::random::another;
 use crate::wire::tunnel::{Entry, Tunnel};
 use crate::wire::{Family, Packet};
 
@@ -27,10 +28,11 @@ pub struct Path {
 }
 
 impl Path {
-    /// Nothing is known of the path but the MTU of its first link. `seed` makes identifications unpredictable.
-    #[expect(clippy::cast_possible_truncation, reason = "some bits of the seed are enough")]
-    pub fn new(tunnel: Tunnel, mtu: u16, seed: u64) -> Self {
-        Self { tunnel, mtu, learned: AtomicU64::new(0), next_id: AtomicU32::new(seed as u32) }
+    /// Nothing is known of the path but the MTU of its first link. Identifications begin at a number that depends on
+    /// `nth`: the ways of several services to one backend must not count in step, in 16 bits neither.
+    #[expect(clippy::cast_possible_truncation, reason = "some bits are enough")]
+    pub fn new(tunnel: Tunnel, mtu: u16, nth: u16) -> Self {
+        Self { tunnel, mtu, learned: AtomicU64::new(0), next_id: AtomicU32::new(another(nth.into()) as u32) }
     }
 
     /// The same way for a rehearsal: what is known of it now; what is learned there is not learned here.

@@ -75,24 +75,20 @@ pub struct Policy {
     /// The configuration.
     pub snapshot: Arc<Snapshot>,
     intake: Intake,
+    /// Where each service's flows go. Empty in a rehearsal until they are asked for: to build those of a thousand services
+    /// takes seconds, and one packet asks for one.
+    schedulers: Arc<[OnceLock<Schedulers>]>,
     /// Of each backend, if it has a tunnel.
     paths: Vec<Option<Arc<Path>>>,
 }
 
 /// Whether new flows are taken.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Intake {
-    /// They are, and each service's go where these say. Empty in a rehearsal until they are asked for: to build those of a
-    /// thousand services takes seconds, and one packet asks for one.
-    Open(Vec<OnceLock<Schedulers>>),
+    /// They are.
+    Open,
     /// None is.
     Closed,
-}
-
-impl Intake {
-    fn unbuilt(snapshot: &Snapshot) -> Self {
-        Self::Open(snapshot.services.iter().map(|_| OnceLock::new()).collect())
-    }
 }
 
 /// The schedulers of one service.
@@ -108,9 +104,9 @@ impl Policy {
     /// Builds the schedulers of a snapshot, and the paths to its backends. A service that listens in both families has a
     /// scheduler for each: a flow never changes its family. A tunnel of either carries both.
     pub fn new(snapshot: Arc<Snapshot>) -> Self {
-        let path = |id| Some(Arc::new(Path::new(snapshot.tunnel(id)?, snapshot.gateway.mtu, u64::from(id.0) << 16)));
+        let path = |id| Some(Arc::new(Path::new(snapshot.tunnel(id)?, snapshot.gateway.mtu, id.0)));
         let paths = (0..number(snapshot.backends.len())).map(BackendId).map(path).collect();
-        let this = Self { intake: Intake::unbuilt(&snapshot), paths, snapshot };
+        let this = Self { intake: Intake::Open, schedulers: Self::unbuilt(&snapshot), paths, snapshot };
         for id in (0..number(this.snapshot.services.len())).map(ServiceId) {
             this.schedulers(id);
         }
@@ -119,25 +115,26 @@ impl Policy {
 
     /// The same for a rehearsal: schedulers are built when they are asked for, and nothing is shared that can change.
     fn rehearsal(&self) -> Self {
-        let intake = if self.is_closed() { Intake::Closed } else { Intake::unbuilt(&self.snapshot) };
         let paths = self.paths.iter().map(|path| path.as_deref().map(|path| Arc::new(path.rehearsed()))).collect();
-        Self { intake, paths, snapshot: Arc::clone(&self.snapshot) }
+        let (snapshot, schedulers) = (Arc::clone(&self.snapshot), Self::unbuilt(&self.snapshot));
+        Self { intake: self.intake, schedulers, paths, snapshot }
     }
 
     /// The same configuration, but no new flow is taken: for a gateway that is about to stop.
     #[must_use]
     pub fn closed(&self) -> Self {
-        Self { intake: Intake::Closed, paths: self.paths.clone(), snapshot: Arc::clone(&self.snapshot) }
+        let (snapshot, schedulers) = (Arc::clone(&self.snapshot), Arc::clone(&self.schedulers));
+        Self { intake: Intake::Closed, schedulers, paths: self.paths.clone(), snapshot }
     }
 
     /// The scheduler of a DSR service for packets of the middle of a flow that is not known (R53): by hash, so that all
-    /// packets of that flow, on all gateways, go one way. `None` for other services, and if no new flows are taken.
+    /// packets of that flow, on all gateways, go one way; even where no new flows are taken. `None` for other services.
     pub fn pick_up(&self, service: ServiceId) -> Option<&dyn Scheduler> {
         if !self.snapshot.service(service).is_tunnelled() {
             return None;
         }
-        let by_hash = self.schedulers(service)?.by_hash.as_deref();
-        by_hash.or_else(|| self.scheduler(service, Family::V4))
+        let schedulers = self.schedulers(service);
+        Some(schedulers.by_hash.as_deref().unwrap_or_else(|| schedulers.of(Family::V4)))
     }
 
     /// The way to a backend, if it goes by a tunnel.
@@ -157,20 +154,27 @@ impl Policy {
 
     /// The scheduler for flows of this family; `None` if no new ones are taken.
     pub fn scheduler(&self, service: ServiceId, family: Family) -> Option<&dyn Scheduler> {
-        let [v4, v6] = &self.schedulers(service)?.of_family;
-        Some(match family {
-            Family::V4 => &**v4,
-            Family::V6 => &**v6,
-        })
+        (self.intake == Intake::Open).then(|| self.schedulers(service).of(family))
     }
 
-    fn schedulers(&self, service: ServiceId) -> Option<&Schedulers> {
-        let Intake::Open(schedulers) = &self.intake else { return None };
-        Some(schedulers[usize::from(service.0)].get_or_init(|| Schedulers::build(&self.snapshot, service)))
+    fn unbuilt(snapshot: &Snapshot) -> Arc<[OnceLock<Schedulers>]> {
+        snapshot.services.iter().map(|_| OnceLock::new()).collect()
+    }
+
+    fn schedulers(&self, service: ServiceId) -> &Schedulers {
+        self.schedulers[usize::from(service.0)].get_or_init(|| Schedulers::build(&self.snapshot, service))
     }
 }
 
 impl Schedulers {
+    fn of(&self, family: Family) -> &dyn Scheduler {
+        let [v4, v6] = &self.of_family;
+        match family {
+            Family::V4 => &**v4,
+            Family::V6 => &**v6,
+        }
+    }
+
     fn build(snapshot: &Snapshot, id: ServiceId) -> Self {
         let service = snapshot.service(id);
         let candidates = |v4: bool| {
@@ -209,8 +213,7 @@ mod tests {
         let shared = Shared::new(crate::config::load(&text, "test.toml", 0, "host").unwrap(), 1, 7);
         let built = |shared: &Shared| {
             let policy = shared.policy.load();
-            let Intake::Open(schedulers) = &policy.intake else { panic!("closed") };
-            schedulers.iter().map(|one| one.get().is_some()).collect::<Vec<_>>()
+            policy.schedulers.iter().map(|one| one.get().is_some()).collect::<Vec<_>>()
         };
         assert_eq!(built(&shared), [true, true], "workers never wait for it");
         let rehearsal = shared.rehearsal(None);

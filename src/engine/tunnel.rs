@@ -105,7 +105,7 @@ impl Engine {
         carried.then(|| FlowKey::portless(source, destination, header.protocol))
     }
 
-    /// There is no room for the flow of this packet: it goes where it would be picked up. A flood of forged connections,
+    /// There is no room for the flow of this packet, or none is taken: it goes where it would be picked up. A flood of forged connections,
     /// which nobody can tell from true ones here, then costs the others nothing but new flows' choice of a backend.
     pub(super) fn pass_by_hash<T: TraceSink>(
         &mut self,
@@ -115,7 +115,7 @@ impl Engine {
         trace: &mut T,
     ) -> Verdict {
         let Some((_, path)) = self.path_by_hash(key) else { return Verdict::Drop(DropReason::FlowTableFull) };
-        trace.stage("conntrack", || "no room for a flow: by hash".to_owned());
+        trace.stage("conntrack", || "no flow: by hash".to_owned());
         match wrap(path, entropy(key), packet, now, trace) {
             Ok(()) => Verdict::Forward,
             Err(mtu) => self.too_big(packet, mtu, now),

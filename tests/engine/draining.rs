@@ -55,6 +55,23 @@ fn new_flows_are_refused_so_that_clients_fail_over_and_old_ones_go_on() {
     }
 }
 
+/// Its backend knows the connection, and so will the next gateway: a RST of this one would end it for nothing.
+#[test]
+fn r53_a_connection_by_tunnel_that_is_not_known_goes_on_while_the_gateway_drains() {
+    const DSR: &str = "[gateway]\nsource-addresses = ['10.99.0.10']\n[[service]]\nname = 'web'\nmode = 'dsr'\n\
+                       listen = '192.0.2.10:80'\nbackends = [{ address = '10.0.0.1' }, { address = '10.0.0.2' }]\n";
+    let (mut world, mut other) = (World::new(DSR), World::new(DSR));
+    world.drains();
+    for n in 1..20 {
+        let ack = segment("ACK", 5_000, 6_000);
+        let outcome = world.client(n).sends("web", &ack);
+        assert_eq!((outcome.verdict, outcome.sent), (Verdict::Forward, other.client(n).sends("web", &ack).sent));
+    }
+    assert_eq!(world.states().len(), 0, "nobody waits for it");
+    world.client(30).syn("web").answered();
+    world.check_invariants();
+}
+
 #[test]
 fn a_connection_is_waited_for_until_both_sides_have_closed_it() {
     let mut world = World::new(CONFIG);

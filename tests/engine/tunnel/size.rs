@@ -135,6 +135,26 @@ fn r97_r101_each_segment_that_may_be_cut_has_an_identification_of_its_own() {
     }
 }
 
+/// Their backend puts together what comes from one address, whichever service it is for.
+#[test]
+fn r97_services_that_share_a_backend_do_not_count_identifications_in_step() {
+    let mut world = World::new(
+        &CONFIG
+            .replace("[gateway]", "[gateway]\nmtu = 1300")
+            .replace("\"10.0.0.3\"", "\"10.0.0.1\"")
+            .replace("ipip", "gre"),
+    );
+    let mut seen = std::collections::HashSet::new();
+    for _ in 0..10 {
+        for to in ["[2001:db8::10]:80", "[2001:db8::13]:80"] {
+            let packet = build::tcp(at(CLIENT_V6), at(to), &Tcp { payload: &[7; 1220], ..segment("ACK", 1, 1) });
+            let out = world.receives(packet).wrapped(GRE);
+            assert_eq!((out.destination, out.bytes[6] & 0x40), (address("10.0.0.1"), 0));
+            assert!(seen.insert([out.bytes[4], out.bytes[5]]));
+        }
+    }
+}
+
 #[test]
 fn r106_the_syn_announces_no_more_than_the_tunnel_takes() {
     let mut world = World::new(CONFIG);
