@@ -8,7 +8,7 @@ mod allocator;
 #[path = "support/mod.rs"]
 mod support;
 
-use support::{World, at, segment, with_ttl};
+use support::{World, altered, at, segment, with_ttl};
 use tungate::engine::{DropReason, NoTrace, Verdict};
 use tungate::wire::build::{self, Tcp};
 use tungate::wire::tunnel::{self, Scratch};
@@ -128,6 +128,28 @@ fn packets_into_a_tunnel() {
         });
         assert_eq!(before[0], before[1], "all that is needed is there after the first packets");
     }
+}
+
+/// Nor do those that have to be cut, before they are wrapped (IPv4) or after (IPv6).
+#[test]
+fn packets_that_are_too_big_for_a_tunnel() {
+    let mut world = World::new(&CONFIG.replacen("[gateway]", "[gateway]\nmtu = 1300", 1));
+    let v4 = altered(build::udp(at("198.51.100.1:40000"), at("192.0.2.30:53"), &[7; 1_252]), |bytes| bytes[6] = 0);
+    let v6 = build::udp(at("[2001:db8:1::1]:40000"), at("[2001:db8::30]:53"), &[7; 1_232]);
+    let mut scratch = Scratch::default();
+    let mut buffer = v4.clone();
+    let before = [(); 2].map(|()| {
+        for packet in [&v4, &v6].into_iter().cycle().take(1_000) {
+            buffer.copy_from_slice(packet);
+            let mut packet = Packet::parse(&mut buffer, Offload::default()).unwrap();
+            assert_eq!(world.engines[0].handle(&mut packet, world.now, &mut NoTrace), Verdict::Forward);
+            let mut sent = 0;
+            tunnel::emit(&mut packet, &mut scratch, |_, _| sent += 1);
+            assert_eq!(sent, 2);
+        }
+        allocator::usage()
+    });
+    assert_eq!(before[0], before[1], "all that is needed is there after the first packets");
 }
 
 /// What a flood of nonsense costs: no memory.

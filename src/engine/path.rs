@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::Instant;
 use super::random::another;
-use crate::wire::tunnel::{Entry, Tunnel};
+use crate::wire::tunnel::{Entry, LEAST_V6, Tunnel};
 use crate::wire::{Family, Packet};
 
 /// How long a path MTU is believed that an ICMP error has told (RFC 1191 6.3, RFC 8201 4): then the larger one is tried.
@@ -13,8 +13,6 @@ const BELIEVED_FOR: Duration = Duration::from_secs(600);
 /// Less than what every IPv4 host takes (RFC 791 3.1) is not believed: whoever knows both ends of the tunnel can forge an
 /// error, quoting a packet of his own flow, and shall not cut all others' packets to pieces (RFC 5927 7.2).
 const LEAST_V4: u16 = 576;
-/// What every IPv6 link takes (RFC 8200 5).
-const LEAST_V6: u16 = 1280;
 
 /// The way to one backend, shared by all workers and by the flows that take it.
 #[derive(Debug)]

@@ -5,9 +5,7 @@ use super::{Finding, Host, Level};
 use crate::config::{Mode, Snapshot};
 use crate::io::addresses::with_purpose;
 use crate::wire::Family;
-
-/// RFC 8200 5.
-const LEAST_V6: u16 = 1280;
+use crate::wire::tunnel::LEAST_V6;
 
 impl Host {
     /// The arithmetic for each service and family of its backends.

@@ -27,7 +27,7 @@ pub fn emit(packet: &mut Packet<'_>, scratch: &mut Scratch, mut send: impl FnMut
             wrap(&outer, [head, payload], headers, &mut send);
         } else if inner == Family::V6 {
             debug_assert!(head.len() + payload.len() <= usize::from(LEAST_V6), "its sender was told");
-            wrap_in_pieces(&outer, [head, payload], headers, &mut send);
+            wrap_in_pieces(&outer, [head, payload], (headers, fragment), &mut send);
             entry.id = entry.id.wrapping_add(1);
         } else {
             fragment.clear();
@@ -60,14 +60,19 @@ fn wrap(outer: &Outer<'_>, [head, payload]: [&[u8]; 2], headers: &mut Vec<u8>, s
 
 /// R101: an IPv6 packet that nobody may send smaller, on a path that takes even less. Over IPv4, routers cut the outer
 /// packet where they must; over IPv6 its source does.
-fn wrap_in_pieces(outer: &Outer<'_>, packet: [&[u8]; 2], headers: &mut Vec<u8>, send: &mut impl FnMut(&[u8], &[u8])) {
+fn wrap_in_pieces(
+    outer: &Outer<'_>,
+    packet: [&[u8]; 2],
+    (headers, whole): (&mut Vec<u8>, &mut Vec<u8>),
+    send: &mut impl FnMut(&[u8], &[u8]),
+) {
     if outer.entry.tunnel.family() == Family::V4 {
         return wrap(&Outer { may_fragment: true, ..*outer }, packet, headers, send);
     }
-    let mut whole = Vec::new();
-    outer.push_shim(packet, &mut whole);
-    whole.extend_from_slice(packet[0]);
-    whole.extend_from_slice(packet[1]);
+    whole.clear();
+    outer.push_shim(packet, whole);
+    whole.extend(packet[0]);
+    whole.extend(packet[1]);
     let most = usize::from(outer.entry.path_mtu).saturating_sub(48) / 8 * 8;
     for (n, piece) in whole.chunks(most).enumerate() {
         let offset = u16::try_from(n * most).expect("of a packet of 1280 bytes");

@@ -24,7 +24,7 @@ pub use quote::{Inner, Quoted, quoted};
 pub const GUE_PORT: u16 = 6080;
 
 /// IPv6 packets of this size go through whatever the tunnel's path takes (RFC 8200 5, RFC 7676 3.2).
-const LEAST_V6: u16 = 1280;
+pub const LEAST_V6: u16 = 1280;
 /// The least MTU of IPv4 (RFC 791 3.2): less is never told (RFC 1191 3).
 const LEAST_V4: u16 = 68;
 
