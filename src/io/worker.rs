@@ -211,22 +211,22 @@ fn count_sent(engine: &Engine, how: Sent, len: usize) {
     }
 }
 
-/// Sends a packet into its tunnel, in as many outer packets as it takes, and what was held for it.
+/// Sends a packet into its tunnel, in as many outer packets as it takes, up to the first that is refused. What has left
+/// was sent; the packet itself is lost if any of it is, and its sender will send it again.
 #[inline]
 fn send_wrapped<P: PacketPort>(packet: &mut Packet<'_>, engine: &mut Engine, port: &mut P, wrapping: &mut Scratch) {
-    let mut outcome = Ok((0, 0));
+    let (mut packets, mut bytes, mut refused) = (0, 0, false);
     tunnel::emit(packet, wrapping, |headers, payload| {
-        let Ok((packets, bytes)) = outcome else { return };
-        let len = (headers.len() + payload.len()) as u64;
-        outcome = port.send_pieces([headers, payload]).map(|()| (packets + 1, bytes + len));
-    });
-    match outcome {
-        Ok((packets, bytes)) => {
-            let sent = &engine.counters().sent;
-            sent.packets.add(packets);
-            sent.bytes.add(bytes);
+        refused = refused || port.send_pieces([headers, payload]).is_err();
+        if !refused {
+            (packets, bytes) = (packets + 1, bytes + (headers.len() + payload.len()) as u64);
         }
-        Err(_) => engine.counters().forward_failed(DropReason::SendFailed),
+    });
+    let sent = &engine.counters().sent;
+    sent.packets.add(packets);
+    sent.bytes.add(bytes);
+    if refused {
+        engine.counters().forward_failed(DropReason::SendFailed);
     }
     if engine.has_mail() {
         send_own(engine, port);

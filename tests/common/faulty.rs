@@ -13,8 +13,10 @@ use tungate::wire::{Gso, Offload};
 /// What is refused, from now on: error numbers, 0 for none.
 #[derive(Debug, Default)]
 pub(crate) struct Faults {
-    /// Every packet.
+    /// Every packet, but for those spared.
     pub(crate) all: AtomicI32,
+    /// How many packets pass before that.
+    pub(crate) spared: AtomicU64,
     /// Super-packets.
     pub(crate) super_packets: AtomicI32,
     /// How many were refused.
@@ -29,6 +31,16 @@ pub(crate) struct Faulty<P> {
 }
 
 impl Faults {
+    fn meet_all(&self) -> io::Result<()> {
+        match self.spared.load(Relaxed) {
+            0 => self.meet(&self.all),
+            left => {
+                self.spared.store(left - 1, Relaxed);
+                Ok(())
+            }
+        }
+    }
+
     fn meet(&self, fault: &AtomicI32) -> io::Result<()> {
         match fault.load(Relaxed) {
             0 => Ok(()),
@@ -56,12 +68,12 @@ impl<P: PacketPort> PacketPort for Faulty<P> {
         if offload.gso != Gso::None {
             self.faults.meet(&self.faults.super_packets)?;
         }
-        self.faults.meet(&self.faults.all)?;
+        self.faults.meet_all()?;
         self.port.send(frame)
     }
 
     fn send_pieces(&mut self, pieces: [&[u8]; 2]) -> io::Result<()> {
-        self.faults.meet(&self.faults.all)?;
+        self.faults.meet_all()?;
         self.port.send_pieces(pieces)
     }
 

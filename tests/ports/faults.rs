@@ -176,6 +176,22 @@ fn a_super_packet_leaves_by_a_tunnel_in_outer_packets() {
     assert_eq!((counters.segmented.get(), faults.refused.load(Relaxed)), (0, 0));
 }
 
+/// What has left a tunnel was sent, and is counted so; the packet that it was a part of is lost, once.
+#[test]
+fn a_super_packet_of_which_a_part_has_left_by_its_tunnel_is_dropped_and_the_part_was_sent() {
+    let (world, faults) = faulty_world();
+    let (client, vip) = (at("198.51.100.7:4000"), at("192.0.2.12:5000"));
+    faults.spared.store(3, Relaxed);
+    faults.all.store(libc::ENOBUFS, Relaxed);
+    world.gives_frame(0, super_packet(build::udp(client, vip, &payload()), Gso::Udp));
+    let bytes: usize = (0..3).map(|_| world.gets(0).len()).sum();
+    let shared = world.stop(1);
+    let counters = shared.counters.workers().next().unwrap();
+    assert_eq!((counters.forwarded.get(), counters.drops(DropReason::SendFailed).get()), (0, 1));
+    assert_eq!((counters.sent.packets.get(), counters.sent.bytes.get()), (3, bytes as u64));
+    assert_eq!(faults.refused.load(Relaxed), 1, "nothing more of it was tried");
+}
+
 /// The packets that the tests give are what they say.
 #[test]
 fn the_super_packets_given_are_sound() {

@@ -66,7 +66,7 @@ impl Decapsulate {
         }
         log::start(LevelFilter::Info, Format::logfmt()).expect("this is the only place that installs a logger");
         // Caught from here on: whoever is told to end removes what it has added.
-        let signals = Signals::new([libc::SIGTERM, libc::SIGINT]).map_err(|error| system(&error))?;
+        let signals = Signals::new([libc::SIGTERM, libc::SIGINT, libc::SIGHUP]).map_err(|error| system(&error))?;
         let stop = Arc::new(Waker::new().map_err(|error| system(&error))?);
         let decap = Decap::start(&config).map_err(|error| not_started(&error))?;
         ::log::info!("taking {} apart", summary(&config));
@@ -120,14 +120,14 @@ fn warn_of_filters(config: &DecapConfig) {
     }
 }
 
-/// Wakes the one who takes packets apart when we are told to end.
+/// Wakes the one who takes packets apart when we are told to end. A terminal that is closed does not tell us so.
 fn wake_on(mut signals: Signals, stop: Arc<Waker>) -> io::Result<()> {
     let mut poll = Poll::new()?;
     poll.registry().register(&mut signals, Token(0), Interest::READABLE)?;
     let wait = move || {
         let mut events = Events::with_capacity(1);
         // An interrupted wait is tried again: the signal that interrupted it is what we wait for.
-        while signals.pending().next().is_none() {
+        while signals.pending().all(|signal| signal == libc::SIGHUP) {
             let _ = poll.poll(&mut events, None);
         }
         stop.wake();

@@ -103,6 +103,8 @@ fn curl(lab: &Lab, way: &Way) {
         lab.backend(name).run("sysctl -qw net.ipv4.conf.all.rp_filter=2").succeeded();
     }
     let (gateway, decaps) = way.serve(lab, &["b1", "b2"]);
+    // A terminal that is closed closes no backend.
+    decaps.iter().for_each(|decap| decap.signal("HUP"));
     let url = format!("http://{}/", way.vip_with(80));
     let mut answers = Vec::new();
     for _ in 0..6 {
