@@ -1,5 +1,7 @@
 //! The VIPs on the loopback.
 
+use std::fs;
+
 use crate::io::netlink::{LocalAddress, Netlink, NetlinkError, Prefix, Route, Target};
 
 /// The VIPs that we have added. Those that were there stay there.
@@ -31,6 +33,23 @@ impl Vips {
         Ok(this)
     }
 
+    /// VIPs that lie in a network of this machine's, and the interface on which the kernel answers ARP for them, as it does
+    /// for every address of the loopback unless it is told not to: clients' packets would come here past the gateway.
+    pub(super) fn told_by_arp(&mut self, vips: &[Prefix]) -> Result<Vec<(Prefix, String)>, NetlinkError> {
+        let links = self.netlink.links()?;
+        let mut told = Vec::new();
+        for local in
+            self.netlink.addresses()?.iter().filter(|local| local.address.is_ipv4() && local.prefix_length < 32)
+        {
+            let network = Prefix::new(local.address, local.prefix_length);
+            let link = links.iter().find(|link| link.index == local.interface && link.index != self.loopback);
+            let Some(link) = link.filter(|link| answers_arp(&link.name)) else { continue };
+            let inside = vips.iter().filter(|vip| network.contains(vip.address()) || vip.contains(local.address));
+            told.extend(inside.map(|vip| (*vip, link.name.clone())));
+        }
+        Ok(told)
+    }
+
     /// An address, or a route that makes all of a prefix addresses.
     fn add_one(&mut self, vip: Prefix) -> Result<(), NetlinkError> {
         match self.address(vip) {
@@ -48,6 +67,14 @@ impl Vips {
     fn route(&self, vip: Prefix) -> Route {
         Route { destination: vip, target: Target::Local(self.loopback), metric: None, table: None }
     }
+}
+
+/// Whether the kernel answers ARP on this interface for addresses of others. The greater of the two settings counts.
+fn answers_arp(interface: &str) -> bool {
+    ["all", interface].into_iter().all(|name| {
+        let setting = fs::read_to_string(format!("/proc/sys/net/ipv4/conf/{name}/arp_ignore"));
+        setting.is_ok_and(|value| value.trim() == "0")
+    })
 }
 
 impl Drop for Vips {

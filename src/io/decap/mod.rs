@@ -85,7 +85,13 @@ impl Decap {
         let ears = listen(config)?;
         let tun = TunConfig { name: &config.interface, mtu: TUN_MTU, queues: 1, offloads: Offloads::None };
         let (tun, mut queues) = Tun::create(&tun).map_err(DecapError::Tun)?;
-        let vips = Vips::add(&config.vips, tun.index()).map_err(DecapError::Vips)?;
+        let mut vips = Vips::add(&config.vips, tun.index()).map_err(DecapError::Vips)?;
+        for (vip, interface) in vips.told_by_arp(&config.vips).map_err(DecapError::Vips)? {
+            log::warn!(
+                "{interface} answers ARP for {vip}, which lies in its network: clients would come here past the gateway; \
+                 sysctl -w net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2"
+            );
+        }
         Ok(Self {
             ears,
             queue: queues.remove(0),

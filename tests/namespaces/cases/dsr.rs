@@ -31,6 +31,8 @@ pub(super) fn cases() -> Vec<Case> {
     cases.extend(by("gre").map(|way| case("dsr_uploads_a_gigabyte", &["iperf3"], way, upload)));
     cases.extend(by("gue").map(|way| case("dsr_streams_by_udp", &["iperf3"], way, udp_stream)));
     cases.extend(all().map(|way| case("dsr_uploads_over_a_small_link", &["iperf3"], way, small_link)));
+    let way = Way { encapsulation: "gre", inner: Family::V4, outer: Family::V4 };
+    cases.push(case("dsr_backends_are_silent_about_a_vip_of_their_own_network", &[], way, arp));
     cases
 }
 
@@ -153,6 +155,30 @@ fn download(lab: &Lab, way: &Way) {
             lab.gateway().run(&format!("cat /sys/class/net/{interface}/statistics/{direction}_bytes")).succeeded();
         let bytes: u64 = bytes.trim().parse().expect(&bytes);
         assert!(bytes < 20_000, "{bytes} bytes of answers passed the gateway by {interface}");
+    }
+}
+
+/// Whoever asks for a VIP in the backends' own network is to find the gateway. A backend that would answer says so, and
+/// what it says helps.
+fn arp(lab: &Lab, _: &Way) {
+    const VIP: &str = "10.0.0.100";
+    const REMEDY: &str = "sysctl -w net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2";
+    lab.gateway().run(&format!("ip route add {VIP} dev to-b1")).succeeded();
+    for silent in [false, true] {
+        let host = lab.backend("b1");
+        let line = format!("{} decap --vip {VIP} --from 10.99.0.10", env!("CARGO_BIN_EXE_tungate"));
+        let mut decap = host.start(&line);
+        wait_for("the VIP on the backend", || {
+            host.run("ip -o address show dev lo").succeeded().contains(VIP).then_some(())
+        });
+        lab.gateway().run("ip neigh flush dev to-b1").succeeded();
+        lab.gateway().run(&format!("ping -c 1 -W 1 {VIP}"));
+        let found = lab.gateway().run(&format!("ip neigh show {VIP} dev to-b1")).succeeded();
+        assert_eq!(found.contains("lladdr"), !silent, "{found}");
+        decap.signal("TERM");
+        let said = decap.finish(PATIENCE).stderr;
+        assert_eq!(said.contains(REMEDY), !silent, "{said}");
+        host.run(REMEDY).succeeded();
     }
 }
 
