@@ -37,7 +37,7 @@ fn engine() -> (Arc<Shared>, Engine) {
 
 fn engine_with(max_flows: u32, limits: &str) -> (Arc<Shared>, Engine) {
     let snapshot =
-        config::load(&config(max_flows, limits), "bench.toml", 0, "gw").unwrap_or_else(|report| panic!("{report}"));
+        config::load(&config(max_flows, limits), "bench.toml", None, "gw").unwrap_or_else(|report| panic!("{report}"));
     let shared = Shared::new(snapshot, 1, 7);
     let engine = Engine::new(&shared, WorkerId(0), START);
     (shared, engine)

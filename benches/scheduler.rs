@@ -43,7 +43,7 @@ fn maglev_table(c: &mut Criterion) {
 
 fn pick(c: &mut Criterion) {
     let mut group = c.benchmark_group("pick-of-100");
-    let loads = Loads::new(100);
+    let loads = Loads::new();
     for balance in ALL {
         let scheduler = build(balance, &candidates((0..100).map(|n| 1 + n % 5)));
         let mut n = 0u32;

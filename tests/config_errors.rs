@@ -32,7 +32,7 @@ fn bad_configs() -> Vec<(String, String)> {
 
 /// What is said about a text, and whether it could be used.
 fn verdict(text: &str) -> (Report, bool) {
-    match config::load(text, "tungate.toml", 0, "gw") {
+    match config::load(text, "tungate.toml", None, "gw") {
         Ok(snapshot) => (snapshot.warnings, true),
         Err(report) => (report, false),
     }
@@ -78,7 +78,7 @@ fn more_backends_than_numbers_are_refused() {
         format!("[[service]]\nname = 's{service}'\nlisten = '{listen}'\nsource-nat = false\nbackends = [\n{entries}]\n")
     };
     let fits = service(1, 40_000) + &service(2, 25_535);
-    let snapshot = config::load(&fits, "tungate.toml", 0, "gw").unwrap();
+    let snapshot = config::load(&fits, "tungate.toml", None, "gw").unwrap();
     assert_eq!(snapshot.backends.len(), 65_535);
 
     let (report, _) = verdict(&(fits + &service(3, 1)));

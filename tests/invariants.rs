@@ -53,7 +53,7 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let shared = Shared::new(config::load(CONFIG, "test.toml", 0, "gw").unwrap(), 1, 7);
+        let shared = Shared::new(config::load(CONFIG, "test.toml", None, "gw").unwrap(), 1, 7);
         let now = Instant::from_micros(1_000_000_000);
         Self { engine: Engine::new(&shared, WorkerId(0), now), shared, now, sent: Vec::new() }
     }

@@ -99,7 +99,7 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let shared = Shared::new(config::load(CONFIG, "test.toml", 0, "gw").unwrap(), WORKERS, 7);
+        let shared = Shared::new(config::load(CONFIG, "test.toml", None, "gw").unwrap(), WORKERS, 7);
         let now = Instant::from_micros(1_000_000_000);
         let engines = (0..WORKERS).map(|n| Engine::new(&shared, WorkerId(n), now)).collect();
         Self { shared, engines, now, given: 0, sent: Vec::new() }

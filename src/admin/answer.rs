@@ -1,6 +1,6 @@
 //! Answers, made from what the workers share. Nothing here waits, and nothing but `KillFlows` changes anything.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::explain::explain;
@@ -79,8 +79,12 @@ pub fn answer(request: Request, state: &State<'_>) -> Responses {
 }
 
 fn services(shared: &Shared, snapshot: &Snapshot) -> Vec<ServiceRow> {
-    let ids = (0..).map(ServiceId);
-    let row = |(id, service): (ServiceId, &crate::config::Service)| {
+    let mut flows: HashMap<ServiceId, u64> = HashMap::new();
+    for backend in snapshot.all_backends() {
+        *flows.entry(backend.service).or_default() += u64::from(shared.loads.get(backend.id));
+    }
+    let row = |service: &crate::config::Service| {
+        let id = service.id;
         let backends = || snapshot.backends_of(id);
         let sum = |of: fn(&crate::engine::counters::FlowCounters) -> &crate::engine::counters::Counter| {
             shared.counters.sum(|worker| of(worker.service(id)))
@@ -93,7 +97,7 @@ fn services(shared: &Shared, snapshot: &Snapshot) -> Vec<ServiceRow> {
             balance: balance(service.balance).to_owned(),
             backends_up: backends().filter(|(_, backend)| backend.weight > 0).count() as u64,
             backends_total: backends().count() as u64,
-            flows: backends().map(|(id, _)| u64::from(shared.loads.get(id))).sum(),
+            flows: flows.get(&id).copied().unwrap_or(0),
             packets_in: sum(|c| &c.inbound.packets),
             bytes_in: sum(|c| &c.inbound.bytes),
             packets_out: sum(|c| &c.outbound.packets),
@@ -102,7 +106,7 @@ fn services(shared: &Shared, snapshot: &Snapshot) -> Vec<ServiceRow> {
             flows_refused: sum(|c| &c.refused),
         }
     };
-    ids.zip(&snapshot.services).map(row).collect()
+    snapshot.services.iter().map(row).collect()
 }
 
 fn backends(shared: &Shared, snapshot: &Snapshot, service: Option<&str>) -> Response {
@@ -110,7 +114,8 @@ fn backends(shared: &Shared, snapshot: &Snapshot, service: Option<&str>) -> Resp
         Ok(wanted) => wanted,
         Err(not_found) => return Response::NotFound(not_found),
     };
-    let row = |(id, backend): (BackendId, &crate::config::Backend)| {
+    let row = |backend: &crate::config::Backend| {
+        let id = backend.id;
         let sum = |of: fn(&crate::engine::counters::FlowCounters) -> &crate::engine::counters::Counter| {
             shared.counters.sum(|worker| of(worker.backend(id)))
         };
@@ -123,7 +128,7 @@ fn backends(shared: &Shared, snapshot: &Snapshot, service: Option<&str>) -> Resp
             },
             weight: backend.weight,
             backup: backend.backup,
-            config: Presence::Present,
+            config: if snapshot.has_backend(id) { Presence::Present } else { Presence::Removed },
             admin: Administration::Enabled,
             admin_reason: None,
             health: Health::Unknown,
@@ -136,8 +141,8 @@ fn backends(shared: &Shared, snapshot: &Snapshot, service: Option<&str>) -> Resp
             bytes_out: sum(|c| &c.outbound.bytes),
         }
     };
-    let all = (0..).map(BackendId).zip(&snapshot.backends);
-    Response::Backends(all.filter(|(_, b)| wanted.is_none_or(|id| b.service == id)).map(row).collect())
+    let all = snapshot.all_backends();
+    Response::Backends(all.filter(|backend| wanted.is_none_or(|id| backend.service == id)).map(row).collect())
 }
 
 /// The flows as rows, a part at a time: what is kept meanwhile is a pointer for each.

@@ -43,7 +43,7 @@ const STARTED: Instant = Instant::from_micros(1_000_000_000);
 
 impl World {
     fn new() -> Self {
-        let shared = Shared::new(config::load(CONFIG, "test.toml", 0, "host").unwrap(), 1, 7);
+        let shared = Shared::new(config::load(CONFIG, "test.toml", None, "host").unwrap(), 1, 7);
         let engine = Engine::new(&shared, WorkerId(0), STARTED);
         Self { shared, engine, ended: RefCell::default() }
     }

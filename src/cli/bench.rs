@@ -72,7 +72,7 @@ static BENCHES: View<BenchRow> = View {
 impl EngineBench {
     fn measure(&self) -> Result<Vec<BenchRow>, Failure> {
         let text = configuration(self.flows);
-        let snapshot = config::load(&text, "bench.toml", 0, "bench").expect("the bench's configuration is valid");
+        let snapshot = config::load(&text, "bench.toml", None, "bench").expect("the bench's configuration is valid");
         let shared = Shared::new(snapshot, self.workers, 1);
         let start = Arc::new(Barrier::new(usize::from(self.workers)));
         let failed = |error: io::Error| Failure::no(format!("cannot start a worker: {}", with_remedy(&error)));

@@ -63,7 +63,7 @@ pub(super) fn load(path: &Path) -> Result<(Snapshot, String), Failure> {
     })?;
     let name = path.display().to_string();
     let snapshot =
-        config::load(&text, &name, 0, &sys::host_name()).map_err(|report| Failure::Config(Box::new(report)))?;
+        config::load(&text, &name, None, &sys::host_name()).map_err(|report| Failure::Config(Box::new(report)))?;
     if !snapshot.warnings.is_empty() {
         let warnings = snapshot.warnings.render(colour_on(&std::io::stderr()));
         // There is nowhere to say that stderr is gone.

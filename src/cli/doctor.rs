@@ -75,7 +75,7 @@ fn running(socket: &Path) -> Running {
     let asked = Client::connect(socket).and_then(|mut client| {
         client.ask(Request::ShowConfig, |part| {
             if let Response::Config(row) = part {
-                let snapshot = config::load(&row.text, &row.file, 0, &row.name).ok();
+                let snapshot = config::load(&row.text, &row.file, None, &row.name).ok();
                 interface = snapshot.map(|snapshot| snapshot.gateway.interface);
             }
             Ok(())

@@ -264,7 +264,7 @@ mod tests {
     use crate::config::{Code, Report, Snapshot, example, load};
 
     fn load_text(text: &str) -> Result<Snapshot, Report> {
-        load(text, "tungate.toml", 0, "gw")
+        load(text, "tungate.toml", None, "gw")
     }
 
     /// A good file with one more key in a table.

@@ -95,7 +95,7 @@ impl fmt::Display for Carried {
 }
 
 /// All listen addresses of all services. A lookup costs one hash for each prefix length in use.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Listeners {
     /// Prefix lengths in use, longest first.
     lengths: Vec<u8>,

@@ -5,6 +5,7 @@
 
 mod check;
 mod diagnostic;
+mod identity;
 mod keys;
 mod limits;
 mod listeners;
@@ -15,11 +16,12 @@ mod schema;
 mod text;
 mod values;
 
-use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
 
 pub use self::diagnostic::{Code, Diagnostic, Label, Report, Severity};
+use self::identity::Places;
+pub use self::identity::Retired;
 pub use self::limits::{Limits, Rate};
 pub use self::listeners::{Carried, Listen, Listeners};
 pub use self::names::enumerate;
@@ -27,18 +29,19 @@ use self::raw::RawFile;
 pub use self::schema::schema;
 pub use self::text::bad_interface;
 use crate::wire::tunnel::{Encapsulation, Tunnel};
-use crate::wire::{Address, Endpoint};
+use crate::wire::{Address, Endpoint, Prefix};
 
-/// Reads and checks a configuration. `file_name` is only for messages; `previous_generation` is that of the snapshot
-/// this one will replace, 0 for the first; `host_name` is the gateway's name if the file gives none.
+/// Reads and checks a configuration. `file_name` is only for messages; `previous` is the snapshot that this one will
+/// replace, if there is one: what stays the same keeps its id ([`Retired`] what does not stay, too); `host_name` is the
+/// gateway's name if the file gives none.
 ///
 /// # Errors
 /// Everything that is wrong with the text, and everything doubtful, in the order of the file. What is only doubtful is
 /// in [`Snapshot::warnings`] if nothing is wrong.
-pub fn load(text: &str, file_name: &str, previous_generation: u64, host_name: &str) -> Result<Snapshot, Report> {
+pub fn load(text: &str, file_name: &str, previous: Option<&Snapshot>, host_name: &str) -> Result<Snapshot, Report> {
     let report = |diagnostics| Report::new(file_name, text, diagnostics);
     let (raw, mut diagnostics) = RawFile::parse(text).map_err(report)?;
-    let snapshot = check::check(raw, previous_generation + 1, host_name, &mut diagnostics);
+    let snapshot = check::check(raw, previous, host_name, &mut diagnostics);
     let report = report(diagnostics);
     if report.has_errors() { Err(report) } else { Ok(Snapshot { warnings: report, ..snapshot }) }
 }
@@ -48,16 +51,16 @@ pub const fn example() -> &'static str {
     include_str!("example.toml")
 }
 
-/// Index of a service in [`Snapshot::services`].
+/// Names a service, over all configurations that have it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServiceId(pub u16);
 
-/// Index of a backend in [`Snapshot::backends`]. The same address under two services is two backends.
+/// Names a backend, over all configurations that have it. The same address under two services is two backends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BackendId(pub u16);
 
 /// A whole configuration, checked. Immutable: a reload makes another one and swaps it in.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Snapshot {
     /// Grows by one with every applied configuration; starts at 1.
     pub generation: u64,
@@ -69,6 +72,9 @@ pub struct Snapshot {
     pub services: Vec<Service>,
     /// All backends of all services, grouped by service.
     pub backends: Vec<Backend>,
+    /// What earlier configurations had and this one has not, as long as flows have it.
+    pub retired: Retired,
+    places: Places,
     /// Who listens where.
     pub listeners: Listeners,
     /// What is doubtful in the file, though it can be used.
@@ -153,6 +159,8 @@ impl Default for Timeouts {
 /// One `[[service]]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Service {
+    /// What flows and counters know it by.
+    pub id: ServiceId,
     /// Unique name.
     pub name: String,
     /// Where clients connect, as written in the file.
@@ -163,8 +171,8 @@ pub struct Service {
     pub mode: Mode,
     /// How a backend is chosen for a new flow.
     pub balance: Balance,
-    /// This service's backends: a range of [`Snapshot::backends`].
-    pub backends: Range<u16>,
+    /// This service's backends.
+    pub backends: Vec<BackendId>,
     /// How many flows it takes.
     pub limits: Limits,
 }
@@ -212,6 +220,8 @@ pub enum Balance {
 /// One backend of one service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backend {
+    /// What flows and counters know it by.
+    pub id: BackendId,
     /// Name, unique within the service; default: the address as written.
     pub name: String,
     /// The service it belongs to.
@@ -234,19 +244,39 @@ impl Backend {
 }
 
 impl Snapshot {
-    /// The service of this id.
+    /// The service of this id, which may be a retired one.
+    ///
+    /// # Panics
+    /// There is none: it was a flow's, and no flow is left.
     pub fn service(&self, id: ServiceId) -> &Service {
-        &self.services[usize::from(id.0)]
+        let place = self.places.service(id).expect("a service stays for as long as a flow has it");
+        self.services.get(place).unwrap_or_else(|| &self.retired.services[place - self.services.len()])
     }
 
-    /// The backend of this id.
+    /// The backend of this id, which may be a retired one.
+    ///
+    /// # Panics
+    /// There is none: it was a flow's, and no flow is left.
     pub fn backend(&self, id: BackendId) -> &Backend {
-        &self.backends[usize::from(id.0)]
+        let place = self.places.backend(id).expect("a backend stays for as long as a flow has it");
+        self.backends.get(place).unwrap_or_else(|| &self.retired.backends[place - self.backends.len()])
     }
 
-    /// Whether the address is a VIP or a source address of the gateway.
+    /// Whether the configuration has the backend, and not only its flows.
+    pub fn has_backend(&self, id: BackendId) -> bool {
+        self.places.backend(id).is_some_and(|place| place < self.backends.len())
+    }
+
+    /// Whether the address is a VIP or a source address of the gateway, or was one, and flows still have it.
     pub fn is_own(&self, address: Address) -> bool {
-        self.listeners.is_vip(address) || self.gateway.source_addresses.contains(&address)
+        self.listeners.is_vip(address)
+            || self.gateway.source_addresses.contains(&address)
+            || self.retired.addresses.iter().any(|prefix| prefix.contains(address.ip()))
+    }
+
+    /// VIPs and source addresses in the order of the configuration, and what each is. Some may be there twice.
+    pub fn addresses(&self) -> impl Iterator<Item = (Prefix, &'static str)> {
+        addresses(&self.gateway, &self.services)
     }
 
     /// The source addresses of one family: IPv4 ones stand first.
@@ -266,8 +296,14 @@ impl Snapshot {
 
     /// The backends of a service with their ids.
     pub fn backends_of(&self, id: ServiceId) -> impl Iterator<Item = (BackendId, &Backend)> {
-        self.service(id).backends.clone().map(|n| (BackendId(n), self.backend(BackendId(n))))
+        self.service(id).backends.iter().map(|id| (*id, self.backend(*id)))
     }
+}
+
+fn addresses(gateway: &Gateway, services: &[Service]) -> impl Iterator<Item = (Prefix, &'static str)> {
+    let listens = services.iter().flat_map(|service| &service.listen);
+    let vips = listens.map(|listen| (Prefix::new(listen.address.ip(), listen.prefix), "a VIP"));
+    vips.chain(gateway.source_addresses.iter().map(|address| (Prefix::host(address.ip()), "a source address")))
 }
 
 #[cfg(test)]
@@ -277,15 +313,15 @@ mod tests {
 
     #[test]
     fn the_example_loads_and_leaves_nothing_to_say() {
-        let snapshot = load(example(), "tungate.toml", 0, "gw").unwrap_or_else(|report| panic!("{report}"));
+        let snapshot = load(example(), "tungate.toml", None, "gw").unwrap_or_else(|report| panic!("{report}"));
         assert!(snapshot.warnings.is_empty(), "{}", snapshot.warnings);
     }
 
     #[test]
     fn an_empty_file_and_an_empty_gateway_have_all_defaults() {
         for text in ["", "[gateway]\n", "service = []\n"] {
-            let snapshot = load(text, "tungate.toml", 41, "gw").unwrap();
-            assert_eq!((snapshot.generation, snapshot.services.len()), (42, 0));
+            let snapshot = load(text, "tungate.toml", None, "gw").unwrap();
+            assert_eq!((snapshot.generation, snapshot.services.len()), (1, 0));
             assert_eq!(snapshot.timeouts, Timeouts::default());
             assert_eq!(snapshot.gateway.name, "gw");
             assert_eq!(snapshot.gateway.workers, Workers::Auto);
@@ -309,7 +345,7 @@ mod tests {
             source-nat = false
             backends = [{ name = "b1", address = "fd00::1" }]
         "#;
-        let snapshot = load(text, "tungate.toml", 0, "gw").unwrap_or_else(|report| panic!("{report}"));
+        let snapshot = load(text, "tungate.toml", None, "gw").unwrap_or_else(|report| panic!("{report}"));
         let [dns, web] = snapshot.services.as_slice() else { panic!("two services") };
         assert_eq!(
             (dns.protocol, dns.balance, dns.mode),
@@ -337,7 +373,7 @@ mod tests {
     fn limits_are_read_and_absent_ones_are_none() {
         let limits = |lines: &str| {
             let service = "[[service]]\nname = 's'\nlisten = '192.0.2.1:1'\nbackends = []\n[service.limits]\n";
-            load(&format!("{service}{lines}"), "tungate.toml", 0, "gw").unwrap().services[0].limits
+            load(&format!("{service}{lines}"), "tungate.toml", None, "gw").unwrap().services[0].limits
         };
         let rate = |events, seconds| Some(Rate { events, seconds });
         let all = limits("new-flows = '5k/s'\nnew-flows-per-client = '30/m'\nmax-flows = 100_000");
@@ -355,7 +391,7 @@ mod tests {
             .map(|word| {
                 let text =
                     format!("[[service]]\nname = 's'\nlisten = '192.0.2.1:1'\nbalance = '{word}'\nbackends = []");
-                load(&text, "tungate.toml", 0, "gw").unwrap().services[0].balance
+                load(&text, "tungate.toml", None, "gw").unwrap().services[0].balance
             })
             .into();
         assert_eq!(balances.len(), words.len());

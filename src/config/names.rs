@@ -3,29 +3,28 @@
 use super::{Backend, BackendId, ServiceId, Snapshot};
 
 impl Snapshot {
-    /// The service of this name.
+    /// The service of this name; a retired one only if no other has it.
     ///
     /// # Errors
     /// A sentence that says what names there are.
     pub fn find_service(&self, name: &str) -> Result<ServiceId, String> {
-        let found = (0..).map(ServiceId).zip(&self.services).find(|(_, service)| service.name == name);
-        found.map(|(id, _)| id).ok_or_else(|| {
+        let found = self.all_services().find(|service| service.name == name);
+        found.map(|service| service.id).ok_or_else(|| {
             let names = self.services.iter().map(|service| service.name.as_str());
             format!("there is no service `{name}`; there {}", enumerate(names))
         })
     }
 
-    /// The backends that `BACKEND` (in any service) or `SERVICE/BACKEND` names.
+    /// The backends, retired ones included, that `BACKEND` (in any service) or `SERVICE/BACKEND` names.
     ///
     /// # Errors
     /// A sentence that says what names there are.
     pub fn find_backends(&self, name: &str) -> Result<Vec<BackendId>, String> {
         let full = |backend: &Backend| format!("{}/{}", self.service(backend.service).name, backend.name);
-        let all = || (0..).map(BackendId).zip(&self.backends);
-        let meant = |(_, backend): &(BackendId, &Backend)| backend.name == name || full(backend) == name;
-        let found: Vec<_> = all().filter(meant).map(|(id, _)| id).collect();
+        let meant = |backend: &&Backend| backend.name == name || full(backend) == name;
+        let found: Vec<_> = self.all_backends().filter(meant).map(|backend| backend.id).collect();
         if found.is_empty() {
-            let names: Vec<_> = all().map(|(_, backend)| full(backend)).collect();
+            let names: Vec<_> = self.all_backends().map(full).collect();
             return Err(format!("there is no backend `{name}`; there {}", enumerate(names.iter().map(String::as_str))));
         }
         Ok(found)

@@ -5,12 +5,14 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use bytemuck::Zeroable;
 use crossbeam_utils::CachePadded;
 
 use super::verdict::DropReason;
 
 /// A counter with one writer.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Zeroable)]
+#[repr(transparent)]
 pub struct Counter(AtomicU64);
 
 impl Counter {
@@ -25,6 +27,11 @@ impl Counter {
         self.0.store(self.0.load(Relaxed).wrapping_sub(1), Relaxed);
     }
 
+    /// Begins again. Only while its owner cannot count: nothing is left of what it counts.
+    fn reset(&self) {
+        self.0.store(0, Relaxed);
+    }
+
     /// The count so far.
     #[inline]
     pub fn get(&self) -> u64 {
@@ -33,7 +40,7 @@ impl Counter {
 }
 
 /// Packets and bytes of one direction. Bytes are those of the IP packet.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Zeroable)]
 pub struct Traffic {
     /// Packets.
     pub packets: Counter,
@@ -51,7 +58,7 @@ impl Traffic {
 }
 
 /// What one worker counts of one service or one backend.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Zeroable)]
 pub struct FlowCounters {
     /// From clients.
     pub inbound: Traffic,
@@ -66,6 +73,12 @@ pub struct FlowCounters {
 }
 
 impl FlowCounters {
+    fn reset(&self) {
+        let Self { inbound, outbound, opened, closed, refused } = self;
+        let traffic = [&inbound.packets, &inbound.bytes, &outbound.packets, &outbound.bytes];
+        traffic.into_iter().chain([opened, closed, refused]).for_each(Counter::reset);
+    }
+
     /// The traffic of this direction.
     #[inline]
     pub const fn towards(&self, direction: super::conntrack::Direction) -> &Traffic {
@@ -124,13 +137,21 @@ pub struct WorkerCounters {
     pub forwarded: Counter,
     evicted: [Counter; Shortage::ALL.len()],
     drops: [Counter; DropReason::COUNT],
-    services: Box<[FlowCounters]>,
-    backends: Box<[FlowCounters]>,
+    services: OfEach<FlowCounters>,
+    backends: OfEach<FlowCounters>,
+}
+
+/// One for every id that there may be, so that a reload finds them there. Memory that is zero until it is written to, and
+/// takes no room until then.
+pub(super) type OfEach<T> = Box<[T; 1 << 16]>;
+
+/// All zero.
+pub(super) fn of_each<T: Zeroable>() -> OfEach<T> {
+    bytemuck::zeroed_box()
 }
 
 impl WorkerCounters {
-    fn new(services: usize, backends: usize) -> Self {
-        let flows = |n| (0..n).map(|_| FlowCounters::default()).collect();
+    fn new() -> Self {
         Self {
             received: Traffic::default(),
             sent: Traffic::default(),
@@ -143,8 +164,8 @@ impl WorkerCounters {
             forwarded: Counter::default(),
             evicted: Default::default(),
             drops: std::array::from_fn(|_| Counter::default()),
-            services: flows(services),
-            backends: flows(backends),
+            services: of_each(),
+            backends: of_each(),
         }
     }
 
@@ -177,13 +198,13 @@ impl WorkerCounters {
         &self.evicted[shortage as usize]
     }
 
-    /// The counters of the service with this index.
+    /// The counters of the service.
     #[inline]
     pub fn service(&self, id: crate::config::ServiceId) -> &FlowCounters {
         &self.services[usize::from(id.0)]
     }
 
-    /// The counters of the backend with this index.
+    /// The counters of the backend.
     #[inline]
     pub fn backend(&self, id: crate::config::BackendId) -> &FlowCounters {
         &self.backends[usize::from(id.0)]
@@ -198,8 +219,18 @@ pub struct Counters {
 
 impl Counters {
     /// All zero.
-    pub fn new(workers: usize, services: usize, backends: usize) -> Self {
-        Self { workers: (0..workers).map(|_| CachePadded::new(WorkerCounters::new(services, backends))).collect() }
+    pub fn new(workers: usize) -> Self {
+        Self { workers: (0..workers).map(|_| CachePadded::new(WorkerCounters::new())).collect() }
+    }
+
+    /// Begins again with a service: no flow is its, and no policy has it.
+    pub(super) fn forget_service(&self, id: crate::config::ServiceId) {
+        self.workers().for_each(|worker| worker.service(id).reset());
+    }
+
+    /// The same with a backend.
+    pub(super) fn forget_backend(&self, id: crate::config::BackendId) {
+        self.workers().for_each(|worker| worker.backend(id).reset());
     }
 
     /// One worker's.

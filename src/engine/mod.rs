@@ -20,6 +20,7 @@ mod icmp;
 pub mod nat;
 mod open;
 mod path;
+mod policy;
 mod random;
 mod room;
 pub mod scheduler;
@@ -32,7 +33,8 @@ pub mod verdict;
 use std::sync::Arc;
 
 pub use path::Path;
-pub use shared::{Policy, Shared};
+pub use policy::Policy;
+pub use shared::Shared;
 pub use time::Instant;
 pub use verdict::{DropReason, NoTrace, Route, TraceSink, Verdict};
 

@@ -43,6 +43,11 @@ impl Path {
         }
     }
 
+    /// Whether the other one begins as this one did.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        self.tunnel == other.tunnel && self.mtu == other.mtu
+    }
+
     /// Its tunnel.
     pub fn tunnel(&self) -> &Tunnel {
         &self.tunnel

@@ -138,7 +138,7 @@ impl Engine {
         trace: &mut T,
     ) -> Option<Verdict> {
         let (_, told) = packet.addresses();
-        if !self.policy.snapshot.gateway.source_addresses.contains(&told) {
+        if !self.policy.snapshot.is_own(told) {
             return None;
         }
         let quoted = tunnel::quoted(packet)?;

@@ -6,20 +6,13 @@ use std::net::IpAddr;
 use super::netlink::{Link, LocalAddress, Netlink, NetlinkError, Prefix};
 use crate::config::Snapshot;
 
-/// VIPs and source addresses: what is routed to the TUN and announced.
+/// VIPs and source addresses, those that only flows still have included: what is routed to the TUN and announced.
 pub(super) fn own_addresses(snapshot: &Snapshot) -> Vec<Prefix> {
-    let mut prefixes: Vec<Prefix> = with_purpose(snapshot).map(|(prefix, _)| prefix).collect();
+    let present = snapshot.addresses().map(|(prefix, _)| prefix);
+    let mut prefixes: Vec<Prefix> = present.chain(snapshot.retired.addresses.iter().copied()).collect();
     prefixes.sort_unstable_by_key(|prefix| (prefix.address(), prefix.length()));
     prefixes.dedup();
     prefixes
-}
-
-/// VIPs and source addresses in the order of the configuration, and what each is.
-pub(super) fn with_purpose(snapshot: &Snapshot) -> impl Iterator<Item = (Prefix, &'static str)> {
-    let listens = snapshot.services.iter().flat_map(|service| &service.listen);
-    let vips = listens.map(|listen| (Prefix::new(listen.address.ip(), listen.prefix), "a VIP"));
-    let sources = snapshot.gateway.source_addresses.iter();
-    vips.chain(sources.map(|address| (Prefix::host(address.ip()), "a source address")))
 }
 
 /// An address of the machine that is to be the gateway's: its packets never come to the TUN, since the kernel looks into
@@ -46,7 +39,7 @@ impl Kept {
     /// All of them among these addresses of these interfaces.
     pub(super) fn among(addresses: &[LocalAddress], links: &[Link], snapshot: &Snapshot) -> Vec<Self> {
         let mut all: Vec<Self> = Vec::new();
-        for (prefix, purpose) in with_purpose(snapshot) {
+        for (prefix, purpose) in snapshot.addresses() {
             for local in addresses.iter().filter(|local| prefix.contains(local.address)) {
                 if all.iter().any(|kept| kept.address == local.address) {
                     continue; // a VIP of several services

@@ -65,7 +65,7 @@ pub(crate) struct Flow {
 
 impl World {
     pub(crate) fn new(config: &str, workers: u16) -> Self {
-        let snapshot = config::load(config, "test.toml", 0, "gw").unwrap_or_else(|report| panic!("{report}"));
+        let snapshot = config::load(config, "test.toml", None, "gw").unwrap_or_else(|report| panic!("{report}"));
         let shared = Shared::new(snapshot, workers, 7);
         let now = Instant::from_micros(1_000_000_000);
         let engines = (0..workers).map(|n| Engine::new(&shared, WorkerId(n), now)).collect();
@@ -186,9 +186,7 @@ impl World {
     }
 
     fn id(&self, service: &str) -> ServiceId {
-        let services = &self.shared.policy.load().snapshot.services;
-        let id = services.iter().position(|known| known.name == service).unwrap();
-        ServiceId(u16::try_from(id).unwrap())
+        self.shared.policy.load().snapshot.find_service(service).unwrap()
     }
 
     pub(crate) fn refused(&self, service: &str) -> u64 {

@@ -63,7 +63,7 @@ fn checksum_errors() -> String {
 #[test]
 fn bulk_tcp_passes_where_the_kernel_refuses_super_packets() {
     let Some(world) = World::build("bulk_tcp_passes_where_the_kernel_refuses_super_packets") else { return };
-    let shared = Shared::new(config::load(CONFIG, "test.toml", 0, "gw").unwrap(), 1, 7);
+    let shared = Shared::new(config::load(CONFIG, "test.toml", None, "gw").unwrap(), 1, 7);
     let mailboxes: Arc<[Mailbox]> = Arc::new([Mailbox::new().unwrap()]);
     let faults = Arc::new(Faults::default());
     let start = || {

@@ -21,7 +21,7 @@ backends = [{ address = "10.0.0.1" }]
 
 /// A gateway with one flow, asked.
 fn ask(request: Request) -> Response {
-    let shared = Shared::new(config::load(CONFIG, "test.toml", 0, "gw").unwrap(), 1, 7);
+    let shared = Shared::new(config::load(CONFIG, "test.toml", None, "gw").unwrap(), 1, 7);
     let now = Instant::from_micros(1_000_000);
     let mut packet = syn();
     let mut packet = Packet::parse(&mut packet, Offload::default()).unwrap();

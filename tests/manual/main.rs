@@ -168,7 +168,7 @@ fn every_configuration_that_is_shown_is_valid() {
     let shown = blocks("toml");
     assert!(shown.len() >= 3, "the test reads the wrong blocks: {shown:?}");
     for block in shown {
-        let snapshot = config::load(&block, "shown.toml", 0, "gw").unwrap_or_else(|report| panic!("{report}"));
+        let snapshot = config::load(&block, "shown.toml", None, "gw").unwrap_or_else(|report| panic!("{report}"));
         assert!(snapshot.warnings.is_empty(), "{}", snapshot.warnings);
     }
 }

@@ -72,7 +72,9 @@ impl World {
 
     /// Another configuration, from the next batch on.
     pub(crate) fn reload(&self, config: &str) {
-        self.shared.policy.store(Arc::new(Policy::new(Arc::new(snapshot(config)))));
+        let policy = self.shared.policy.load_full();
+        let snapshot = config::load(config, "test.toml", Some(&policy.snapshot), "gw").unwrap();
+        self.shared.policy.store(Arc::new(Policy::build(Arc::new(snapshot), |b| b.weight, Some(&policy))));
     }
 
     /// A packet comes to the queue of this worker.
@@ -127,7 +129,7 @@ fn assert_books_balance(shared: &Shared, given: u64, asleep: bool) {
 }
 
 pub(crate) fn snapshot(config: &str) -> Snapshot {
-    config::load(config, "test.toml", 0, "gw").unwrap_or_else(|report| panic!("{report}"))
+    config::load(config, "test.toml", None, "gw").unwrap_or_else(|report| panic!("{report}"))
 }
 
 pub(crate) fn at(text: &str) -> Endpoint {

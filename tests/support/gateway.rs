@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tungate::config::{self, BackendId, ServiceId};
+use tungate::config::{self, ServiceId};
 use tungate::engine::conntrack::{Direction, Flow, FlowKey, State};
 use tungate::engine::counters::{Counter, Shortage, WorkerCounters};
 use tungate::engine::{DropReason, Engine, Instant, NoTrace, Policy, Shared, Verdict, WorkerId};
@@ -28,7 +28,7 @@ impl World {
     }
 
     pub(crate) fn with_workers(config: &str, workers: u16) -> Self {
-        let snapshot = config::load(config, "test.toml", 0, "gw").unwrap_or_else(|report| panic!("{report}"));
+        let snapshot = config::load(config, "test.toml", None, "gw").unwrap_or_else(|report| panic!("{report}"));
         let shared = Shared::new(snapshot, workers, 7);
         let now = Instant::from_micros(1_000_000_000);
         let engines = (0..workers).map(|n| Engine::new(&shared, WorkerId(n), now)).collect();
@@ -37,8 +37,10 @@ impl World {
 
     /// Another configuration, from the next packet on.
     pub(crate) fn reload(&mut self, config: &str) {
-        let snapshot = config::load(config, "test.toml", 1, "gw").unwrap_or_else(|report| panic!("{report}"));
-        self.shared.policy.store(Arc::new(Policy::new(Arc::new(snapshot))));
+        let policy = self.shared.policy.load_full();
+        let snapshot = config::load(config, "test.toml", Some(&policy.snapshot), "gw");
+        let snapshot = Arc::new(snapshot.unwrap_or_else(|report| panic!("{report}")));
+        self.shared.policy.store(Arc::new(Policy::build(snapshot, |backend| backend.weight, Some(&policy))));
         self.engines.iter_mut().for_each(Engine::adopt);
     }
 
@@ -96,17 +98,14 @@ impl World {
     }
 
     pub(crate) fn service(&self, name: &str) -> ServiceId {
-        let services = &self.shared.policy.load().snapshot.services;
-        let id =
-            services.iter().position(|service| service.name == name).unwrap_or_else(|| panic!("no service {name}"));
-        ServiceId(u16::try_from(id).unwrap())
+        self.shared.policy.load().snapshot.find_service(name).unwrap()
     }
 
     /// All counters that are not zero, of all workers together; of services, of all services together.
     pub(crate) fn counters(&self) -> BTreeMap<String, u64> {
         let mut all: BTreeMap<String, u64> = BTreeMap::new();
         let mut add = |name: &str, counter: &Counter| *all.entry(name.into()).or_default() += counter.get();
-        let services = self.shared.policy.load().snapshot.services.len();
+        let snapshot = Arc::clone(&self.shared.policy.load().snapshot);
         for worker in self.shared.counters.workers() {
             add("received", &worker.received.packets);
             for (name, counter) in verdicts(worker) {
@@ -118,7 +117,7 @@ impl World {
             for shortage in Shortage::ALL {
                 add(&format!("evicted {}", shortage.reason().name()), worker.evicted(shortage));
             }
-            for id in (0..services).map(|n| ServiceId(u16::try_from(n).unwrap())) {
+            for id in snapshot.all_services().map(|service| service.id) {
                 let service = worker.service(id);
                 add("opened", &service.opened);
                 add("closed", &service.closed);
@@ -159,8 +158,7 @@ impl World {
             }
         }
         assert_eq!(lent, leases, "a lease lives exactly as long as its flow");
-        let backends = self.shared.policy.load().snapshot.backends.len();
-        for id in (0..backends).map(|n| BackendId(u16::try_from(n).unwrap())) {
+        for id in self.shared.policy.load().snapshot.all_backends().map(|backend| backend.id) {
             assert_eq!(self.shared.loads.get(id), loads.get(&id).copied().unwrap_or(0), "loads are those of the flows");
         }
     }

@@ -68,7 +68,7 @@ impl Demo {
             Mode::Nat => (lab::NAT, NAT_PICTURE),
             Mode::Dsr => (lab::DSR, DSR_PICTURE),
         };
-        let snapshot = config::load(text, "demo.toml", 0, "demo").expect("the demo's configuration is valid");
+        let snapshot = config::load(text, "demo.toml", None, "demo").expect("the demo's configuration is valid");
         if self.mode == Mode::Dsr {
             lab.connect_backends_to_the_client().map_err(|error| Failure::no(error.to_string()))?;
             take_tunnels_apart(&lab, &snapshot)?;

@@ -257,7 +257,7 @@ backends = [{ name = "b1", address = "10.0.0.1" }]
     fn report(frames: &[(u64, Content<'_>)]) -> Vec<serde_json::Value> {
         let capture = capture(frames);
         let (mut out, mut report) = (Vec::new(), Vec::new());
-        let snapshot = config::load(CONFIG, "test.toml", 0, "gw").unwrap();
+        let snapshot = config::load(CONFIG, "test.toml", None, "gw").unwrap();
         let out: &mut dyn Write = &mut out;
         let port = CapturePort::new(Reader::new(&capture[..]).unwrap(), Writer::new(out).unwrap());
         let mut gateway = Gateway::new(snapshot, 0, port, &mut report);

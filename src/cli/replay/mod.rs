@@ -186,7 +186,7 @@ fn take_down(snapshot: &mut Snapshot, names: &[String]) -> Result<(), Failure> {
     for name in names {
         let down = snapshot.find_backends(name).map_err(Failure::no)?;
         for id in down {
-            snapshot.backends[usize::from(id.0)].weight = 0;
+            snapshot.backends.iter_mut().filter(|backend| backend.id == id).for_each(|backend| backend.weight = 0);
         }
     }
     Ok(())

@@ -298,7 +298,7 @@ mod tests {
             let text = format!(
                 "[gateway]\nsource-addresses = ['10.99.0.10', '10.99.0.11', 'fd00:99::1']\nmax-flows = {max_flows}\n{services}"
             );
-            let snapshot = load(&text, "tungate.toml", 0, "gw").unwrap_or_else(|report| panic!("{report}"));
+            let snapshot = load(&text, "tungate.toml", None, "gw").unwrap_or_else(|report| panic!("{report}"));
             let warned = snapshot.warnings.diagnostics().iter().any(|d| d.code == Code::MaxFlowsBeyondPorts);
             assert_eq!(warned, beyond, "{max_flows}");
         }
@@ -326,6 +326,6 @@ mod tests {
     fn without_source_nat_ports_are_no_limit() {
         let text = "[gateway]\nmax-flows = 100_000_000\n[[service]]\nname = 'a'\nlisten = '192.0.2.1:80'\n\
                     source-nat = false\nbackends = [{ address = '10.0.0.1' }]\n";
-        assert!(load(text, "tungate.toml", 0, "gw").unwrap().warnings.is_empty());
+        assert!(load(text, "tungate.toml", None, "gw").unwrap().warnings.is_empty());
     }
 }

@@ -11,20 +11,22 @@ use std::ops::Range;
 
 use toml::Spanned;
 
+pub(super) use self::service::CheckedBackend;
 use self::service::CheckedService;
 use super::diagnostic::{Code, Diagnostic};
+use super::identity::{Ids, Places, Retired};
 use super::raw::RawFile;
 use super::values::List;
-use super::{Address, Backend, Carried, Gateway, Listeners, Report, Service, ServiceId, Snapshot, Timeouts};
+use super::{Address, Backend, Carried, Gateway, Listeners, Report, Service, Snapshot, Timeouts, addresses};
 use crate::wire::Protocol;
 
 /// Applies every rule. The snapshot is good only if no diagnostic is an error.
-pub(super) fn check(raw: RawFile, generation: u64, host_name: &str, out: &mut Vec<Diagnostic>) -> Snapshot {
+pub(super) fn check(raw: RawFile, previous: Option<&Snapshot>, host_name: &str, out: &mut Vec<Diagnostic>) -> Snapshot {
     let (gateway, places) = gateway::check(raw.gateway, host_name, out);
     let timeouts = gateway::timeouts(&raw.timeouts, out);
     let services = raw.services.map(|service| service::check(service, out));
     across::check(&gateway, &places, &services, out);
-    number(generation, gateway, timeouts, services.items, out)
+    number(previous, gateway, timeouts, services.items, out)
 }
 
 /// Where the parts of `[gateway]` stand of which rules between the parts speak.
@@ -34,47 +36,61 @@ struct GatewayPlaces {
     source_addresses: List<Spanned<Address>>,
 }
 
-/// Gives services and backends their numbers.
+/// Gives services and backends their ids.
 fn number(
-    generation: u64,
+    previous: Option<&Snapshot>,
     gateway: Gateway,
     timeouts: Timeouts,
     checked: Vec<CheckedService>,
     out: &mut Vec<Diagnostic>,
 ) -> Snapshot {
-    let mut services = Vec::with_capacity(checked.len());
-    let mut backends = Vec::new();
+    let mut ids = Ids::after(previous);
+    let (mut services, mut backends) = (Vec::with_capacity(checked.len()), Vec::new());
     for service in checked {
-        let first = backends.len();
-        let last = first + service.backends.items.len();
-        let (Ok(id), Ok(first), Ok(last)) = (u16::try_from(services.len()), u16::try_from(first), u16::try_from(last))
-        else {
+        let header = service.header.clone();
+        let Some(service) = with_ids(service, &mut ids, &mut backends) else {
             let message = "more than 65,535 services or backends";
-            out.push(Diagnostic::new(Code::TooMany, service.header, message).label("from here on"));
+            out.push(Diagnostic::new(Code::TooMany, header, message).label("from here on"));
             break;
         };
-        backends.extend(service.backends.items.into_iter().map(|backend| Backend {
+        services.push(service);
+    }
+    let listeners = Listeners::new(
+        services.iter().flat_map(|service| service.listen.iter().map(|listen| (listen, service.protocol, service.id))),
+    );
+    let own = addresses(&gateway, &services).map(|(prefix, _)| prefix).collect();
+    let retired = previous.map(|previous| Retired::between(previous, &services, &backends, &own)).unwrap_or_default();
+    let places = Places::new(&services, &backends, &retired);
+    let generation = previous.map_or(0, |previous| previous.generation) + 1;
+    let warnings = Report::default();
+    Snapshot { generation, gateway, timeouts, services, backends, retired, places, listeners, warnings }
+}
+
+/// `None` if there is no id for it, or for a backend of its.
+fn with_ids(checked: CheckedService, ids: &mut Ids<'_>, backends: &mut Vec<Backend>) -> Option<Service> {
+    let name = checked.name.map(Spanned::into_inner).unwrap_or_default();
+    let protocol = checked.protocol.unwrap_or(Carried::One(Protocol::TCP));
+    let id = ids.service(&name, protocol, checked.mode)?;
+    let first = backends.len();
+    for backend in checked.backends.items {
+        backends.push(Backend {
+            id: ids.backend(id, &backend)?,
             name: backend.name.into_inner(),
-            service: ServiceId(id),
+            service: id,
             address: backend.address,
             port: backend.port,
             weight: backend.weight,
             backup: backend.backup,
-        }));
-        services.push(Service {
-            name: service.name.map(Spanned::into_inner).unwrap_or_default(),
-            listen: service.listen.items.into_iter().map(Spanned::into_inner).collect(),
-            protocol: service.protocol.unwrap_or(Carried::One(Protocol::TCP)),
-            mode: service.mode,
-            balance: service.balance,
-            backends: first..last,
-            limits: service.limits,
         });
     }
-    let numbered = services
-        .iter()
-        .zip(0..)
-        .flat_map(|(service, id)| service.listen.iter().map(move |listen| (listen, service.protocol, ServiceId(id))));
-    let listeners = Listeners::new(numbered);
-    Snapshot { generation, gateway, timeouts, services, backends, listeners, warnings: Report::default() }
+    Some(Service {
+        id,
+        name,
+        listen: checked.listen.items.into_iter().map(Spanned::into_inner).collect(),
+        protocol,
+        mode: checked.mode,
+        balance: checked.balance,
+        backends: backends[first..].iter().map(|backend| backend.id).collect(),
+        limits: checked.limits,
+    })
 }

@@ -32,10 +32,10 @@ pub(super) struct CheckedService {
 
 /// A backend that was read.
 #[derive(Debug)]
-pub(super) struct CheckedBackend {
-    pub(super) name: Spanned<String>,
-    pub(super) address: Address,
-    pub(super) port: Option<u16>,
+pub(in crate::config) struct CheckedBackend {
+    pub(in crate::config) name: Spanned<String>,
+    pub(in crate::config) address: Address,
+    pub(in crate::config) port: Option<u16>,
     /// Of address and port.
     pub(super) place: Range<usize>,
     pub(super) weight: u16,

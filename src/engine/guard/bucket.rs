@@ -3,6 +3,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use bytemuck::Zeroable;
+
 use crate::config::Rate;
 use crate::engine::Instant;
 
@@ -65,7 +67,7 @@ impl TokenBucket {
 }
 
 /// A bucket that all workers take from.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Zeroable)]
 pub(super) struct SharedBucket(AtomicU64);
 
 impl SharedBucket {
@@ -75,11 +77,18 @@ impl SharedBucket {
         let after = |full_at: u64| pace.take(full_at.saturating_sub(now)).map(|debt| now.saturating_add(debt));
         self.0.fetch_update(Relaxed, Relaxed, after).is_ok()
     }
-}
 
-impl Clone for SharedBucket {
-    fn clone(&self) -> Self {
-        Self(AtomicU64::new(self.0.load(Relaxed)))
+    /// Is full again.
+    pub(super) fn refill(&self) {
+        self.0.store(0, Relaxed);
+    }
+
+    /// As full as the other one. A bucket that was never taken from is not written to.
+    pub(super) fn set(&self, other: &Self) {
+        let full_at = other.0.load(Relaxed);
+        if full_at > 0 {
+            self.0.store(full_at, Relaxed);
+        }
     }
 }
 

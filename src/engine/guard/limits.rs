@@ -5,37 +5,53 @@
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
+use bytemuck::Zeroable;
+
 use super::bucket::SharedBucket;
 use super::clients::Clients;
 use crate::config::{self, ServiceId};
+use crate::engine::counters::{OfEach, of_each};
 use crate::engine::{DropReason, Instant};
 use crate::wire::Address;
 
 /// What the services have taken of their limits.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(in crate::engine) struct Limits {
-    services: Box<[Service]>,
+    services: OfEach<Service>,
     clients: Clients,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Zeroable)]
 struct Service {
     new_flows: SharedBucket,
     flows: AtomicU32,
 }
 
-impl Clone for Service {
-    /// As it is now, counted apart from then on.
+impl Clone for Limits {
+    /// As they are now, counted apart from then on.
     fn clone(&self) -> Self {
-        Self { new_flows: self.new_flows.clone(), flows: AtomicU32::new(self.flows.load(Relaxed)) }
+        let services: OfEach<Service> = of_each();
+        for (to, from) in services.iter().zip(&*self.services) {
+            to.set(from);
+        }
+        Self { services, clients: self.clients.clone() }
+    }
+}
+
+impl Service {
+    fn set(&self, other: &Self) {
+        self.new_flows.set(&other.new_flows);
+        let flows = other.flows.load(Relaxed);
+        if flows > 0 {
+            self.flows.store(flows, Relaxed); // What is not written to takes no memory.
+        }
     }
 }
 
 impl Limits {
     /// Nothing taken yet.
-    pub(in crate::engine) fn new(services: usize, seed: u64) -> Self {
-        let services = std::iter::repeat_with(Service::default).take(services).collect();
-        Self { services, clients: Clients::new(seed) }
+    pub(in crate::engine) fn new(seed: u64) -> Self {
+        Self { services: of_each(), clients: Clients::new(seed) }
     }
 
     /// Whether one more flow from this client would not come too soon. The client first: what its own limit refuses
@@ -68,6 +84,13 @@ impl Limits {
     pub(in crate::engine) fn leave(&self, id: ServiceId) {
         let before = self.service(id).flows.fetch_sub(1, Relaxed);
         debug_assert!(before > 0, "service {id:?} lost a flow that it never had");
+    }
+
+    /// Begins again with a service that has no flow, and that no policy has.
+    pub(in crate::engine) fn forget(&self, id: ServiceId) {
+        let Service { new_flows, flows } = self.service(id);
+        new_flows.refill();
+        flows.store(0, Relaxed);
     }
 
     fn service(&self, id: ServiceId) -> &Service {

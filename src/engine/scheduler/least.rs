@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     fn loads(flows: &[u32]) -> Loads {
-        let loads = Loads::new(flows.len());
+        let loads = Loads::new();
         for (id, n) in flows.iter().enumerate() {
             (0..*n).for_each(|_| loads.opened(BackendId(u16::try_from(id).unwrap())));
         }
@@ -119,6 +119,6 @@ mod tests {
     fn a_single_backend_needs_no_second_choice() {
         let owned = candidates(&[7]);
         let scheduler = PowerOfTwo::new(&refs(&owned));
-        assert_eq!(scheduler.pick(&request(1, u64::MAX, &Loads::new(1))), Some(BackendId(0)));
+        assert_eq!(scheduler.pick(&request(1, u64::MAX, &Loads::new())), Some(BackendId(0)));
     }
 }

@@ -3,18 +3,19 @@
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use crate::config::BackendId;
+use crate::engine::counters::{OfEach, of_each};
 
 /// Live flows of each backend, counted by all workers.
 ///
 /// Relaxed atomics: a pick that misses a flow opened this instant on another CPU is as good as one made an instant
 /// earlier. Not padded to cache lines, because least-connections reads them all for each pick.
 #[derive(Debug)]
-pub struct Loads(Box<[AtomicU32]>);
+pub struct Loads(OfEach<AtomicU32>);
 
 impl Loads {
-    /// No flows on backends `0..backends`.
-    pub fn new(backends: usize) -> Self {
-        Self((0..backends).map(|_| AtomicU32::new(0)).collect())
+    /// No flows.
+    pub fn new() -> Self {
+        Self(of_each())
     }
 
     /// Counts a flow opened.
@@ -42,10 +43,23 @@ impl Loads {
     }
 }
 
+impl Default for Loads {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Clone for Loads {
     /// The loads as they are now, counted apart from then on.
     fn clone(&self) -> Self {
-        Self(self.0.iter().map(|load| AtomicU32::new(load.load(Relaxed))).collect())
+        let clone = Self::new();
+        for (to, from) in clone.0.iter().zip(&*self.0) {
+            let load = from.load(Relaxed);
+            if load > 0 {
+                to.store(load, Relaxed); // What is not written to takes no memory.
+            }
+        }
+        clone
     }
 }
 
@@ -55,7 +69,7 @@ mod tests {
 
     #[test]
     fn each_backend_is_counted_apart() {
-        let loads = Loads::new(2);
+        let loads = Loads::new();
         loads.opened(BackendId(1));
         loads.opened(BackendId(1));
         loads.closed(BackendId(1));

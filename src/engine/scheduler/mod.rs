@@ -73,7 +73,7 @@ pub struct Request<'a> {
 ///     listen: Endpoint::new(Address::v4([192, 0, 2, 10]), 80),
 ///     protocol: Protocol::TCP,
 ///     random: 0,
-///     loads: &Loads::new(2),
+///     loads: &Loads::new(),
 /// };
 /// assert_eq!(scheduler.pick(&request), Some(BackendId(0)));
 /// ```

@@ -57,7 +57,7 @@ fn nobody_is_picked_from_nobody() {
     for balance in ALL {
         for weights in [&[][..], &[0], &[0, 0]] {
             let scheduler = build(balance, &candidates(weights));
-            assert_eq!(scheduler.pick(&request(1, 1, &Loads::new(2))), None, "{balance:?}");
+            assert_eq!(scheduler.pick(&request(1, 1, &Loads::new())), None, "{balance:?}");
         }
     }
 }
@@ -70,7 +70,7 @@ fn an_idle_pool_is_shared_by_weight() {
         let scheduler = build(balance, &candidates(&weights));
         let mut flows = [0u32; 4];
         for n in 0..10_000 {
-            let loads = Loads::new(4);
+            let loads = Loads::new();
             let id = scheduler.pick(&request(n, random::another(n.into()), &loads)).unwrap();
             flows[usize::from(id.0)] += 1;
         }
@@ -85,6 +85,7 @@ fn an_idle_pool_is_shared_by_weight() {
 fn the_key_is_name_address_and_port() {
     let backend = |port| Backend {
         name: "b1".into(),
+        id: BackendId(0),
         service: crate::config::ServiceId(0),
         address: Address::v4([10, 0, 0, 1]),
         port,
@@ -98,7 +99,7 @@ fn the_key_is_name_address_and_port() {
 #[test]
 fn workers_share_one_rotation() {
     let scheduler = build(Balance::RoundRobin, &candidates(&[1; 8]));
-    let loads = Loads::new(8);
+    let loads = Loads::new();
     std::thread::scope(|scope| {
         for seed in 0..4 {
             let (scheduler, loads) = (&scheduler, &loads);
@@ -119,7 +120,7 @@ proptest! {
         const FLOWS: u32 = 50_000;
         let total: f64 = weights.iter().map(|w| f64::from(*w)).sum();
         for balance in ALL {
-            let loads = Loads::new(weights.len());
+            let loads = Loads::new();
             picks(&*build(balance, &candidates(&weights)), FLOWS, seed, &loads);
             for (id, weight) in (0..).zip(&weights) {
                 let (share, flows) = (f64::from(*weight) / total, f64::from(FLOWS));
@@ -137,7 +138,7 @@ proptest! {
     fn weight_zero_is_never_picked(weights in prop::collection::vec(prop_oneof![Just(0), 0..=u16::MAX], 1..40), seed: u64) {
         prop_assume!(weights.iter().any(|w| *w > 0));
         for balance in ALL {
-            for id in picks(&*build(balance, &candidates(&weights)), 300, seed, &Loads::new(weights.len())) {
+            for id in picks(&*build(balance, &candidates(&weights)), 300, seed, &Loads::new()) {
                 prop_assert!(weights[usize::from(id.0)] > 0, "{balance:?} picked {id:?}");
             }
         }
@@ -149,7 +150,7 @@ proptest! {
     ) {
         for balance in ALL {
             let once = || {
-                let loads = Loads::new(weights.len());
+                let loads = Loads::new();
                 picks(&*build(balance, &candidates(&weights)), 300, seed, &loads)
             };
             prop_assert_eq!(once(), once(), "{:?}", balance);

@@ -2,7 +2,7 @@
 
 use super::{Finding, Host, Level, Running};
 use crate::config::{Mode, Service, Snapshot};
-use crate::io::addresses::{Kept, with_purpose};
+use crate::io::addresses::Kept;
 use crate::io::netlink::{Link, Prefix};
 use crate::io::tun::TunError;
 
@@ -122,7 +122,7 @@ impl Host {
         if self.setting(ALL) == Some("1") {
             return ok("IPv6 forwarding", "on".to_owned());
         }
-        if snapshot.is_some_and(|snapshot| with_purpose(snapshot).all(|(prefix, _)| prefix.address().is_ipv4())) {
+        if snapshot.is_some_and(|snapshot| snapshot.addresses().all(|(prefix, _)| prefix.address().is_ipv4())) {
             return ok("IPv6 forwarding", "off, and not needed".to_owned());
         }
         let closed = closed(doors, |name| self.setting(&format!("ipv6/conf/{name}/force_forwarding")) == Some("1"));
@@ -217,7 +217,7 @@ impl Host {
                 continue;
             }
             let network = Prefix::new(local.address, local.prefix_length);
-            let vips = with_purpose(snapshot).filter(|(_, purpose)| *purpose == "a VIP").map(|(vip, _)| vip);
+            let vips = snapshot.addresses().filter(|(_, purpose)| *purpose == "a VIP").map(|(vip, _)| vip);
             for vip in vips.filter(|vip| network.contains(vip.address()) && vip.address() != local.address) {
                 let found = format!("nobody answers for {vip} in the network of {}", link.name);
                 let remedy = format!("announce-on = [\"{}\"] in [gateway], or routes on the hosts there", link.name);

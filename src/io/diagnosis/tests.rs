@@ -14,7 +14,7 @@ backends = [{ address = "10.0.0.1" }, { address = "fd00::1" }]
 "#;
 
 fn snapshot(text: &str) -> Snapshot {
-    config::load(text, "tungate.toml", 0, "host").unwrap_or_else(|report| panic!("{report:?}"))
+    config::load(text, "tungate.toml", None, "host").unwrap_or_else(|report| panic!("{report:?}"))
 }
 
 fn link(index: u32, name: &str) -> Link {

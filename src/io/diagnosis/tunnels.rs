@@ -3,7 +3,6 @@
 use super::checks::{bad, ok, sysctl};
 use super::{Finding, Host, Level};
 use crate::config::{Mode, Snapshot};
-use crate::io::addresses::with_purpose;
 use crate::wire::Family;
 use crate::wire::tunnel::LEAST_V6;
 
@@ -14,9 +13,8 @@ impl Host {
         let mut findings = Vec::new();
         for service in &snapshot.services {
             let Mode::Dsr { encapsulation } = service.mode else { continue };
-            let backends = &snapshot.backends[usize::from(service.backends.start)..usize::from(service.backends.end)];
             for (family, v4, name) in [(Family::V4, true, "IPv4"), (Family::V6, false, "IPv6")] {
-                if !backends.iter().any(|backend| backend.address.is_v4() == v4) {
+                if !snapshot.backends_of(service.id).any(|(_, backend)| backend.address.is_v4() == v4) {
                     continue;
                 }
                 let overhead = encapsulation.overhead(family);
@@ -55,7 +53,7 @@ impl Host {
         const SUBJECT: &str = "backend";
         const ARP: &str = "ipv4/conf/all/arp_ignore";
         let mut findings = Vec::new();
-        let vips = with_purpose(snapshot).filter(|(_, purpose)| *purpose == "a VIP").map(|(prefix, _)| prefix);
+        let vips = snapshot.addresses().filter(|(_, purpose)| *purpose == "a VIP").map(|(prefix, _)| prefix);
         let lacking = vips.filter(|vip| !self.has_address(vip.address())).map(|vip| vip.to_string());
         let lacking: Vec<String> = lacking.collect();
         findings.push(if lacking.is_empty() {

@@ -8,7 +8,7 @@ use tungate::engine::Policy;
 /// The text of a `tungate.toml`.
 pub(crate) fn run(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
-    let loaded = config::load(text, "fuzz.toml", 0, "gw");
+    let loaded = config::load(text, "fuzz.toml", None, "gw");
     match &loaded {
         Ok(snapshot) => {
             assert!(snapshot.warnings.diagnostics().iter().all(|d| d.code.severity() == Severity::Warning));
@@ -19,7 +19,7 @@ pub(crate) fn run(data: &[u8]) {
             check(report, text);
         }
     }
-    let again = config::load(text, "fuzz.toml", 0, "gw");
+    let again = config::load(text, "fuzz.toml", None, "gw");
     assert_eq!(reported(&loaded), reported(&again), "the same text, the same report");
     if let Ok(snapshot) = loaded {
         let _ = Policy::new(Arc::new(snapshot));

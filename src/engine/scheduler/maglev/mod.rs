@@ -78,7 +78,7 @@ mod tests {
     /// A promise, as the placement of the slots is.
     #[test]
     fn hashes_are_pinned() {
-        let loads = Loads::new(0);
+        let loads = Loads::new();
         let flow = request(0xc633_6407, 0, &loads);
         insta::assert_snapshot!(format!("{:016x}", flow_hash(&flow)), @"1cb8ea403d668b44");
         insta::assert_snapshot!(format!("{:016x}", client_hash(&flow)), @"cc278e40e4c4ab00");
@@ -86,7 +86,7 @@ mod tests {
 
     #[test]
     fn a_client_keeps_its_backend_over_ports_and_services() {
-        let (owned, loads) = (candidates(&[1; 20]), Loads::new(0));
+        let (owned, loads) = (candidates(&[1; 20]), Loads::new());
         let (by_client, by_flow) = (Maglev::by_client(&refs(&owned)), Maglev::by_flow(&refs(&owned)));
         let mut one = request(7, 0, &loads);
         let backend = by_client.pick(&one);

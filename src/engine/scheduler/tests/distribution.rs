@@ -12,7 +12,7 @@ fn deal(balance: Balance, weights: &[u16]) -> Vec<f64> {
 }
 
 fn deal_by(scheduler: &dyn Scheduler, backends: usize) -> Vec<f64> {
-    let loads = Loads::new(backends);
+    let loads = Loads::new();
     for n in 0..FLOWS {
         let mut request = request(n % 10_000, random::another(n.into()), &loads);
         request.client.port = u16::try_from(1_024 + n / 10_000).unwrap();
