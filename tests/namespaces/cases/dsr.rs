@@ -33,6 +33,8 @@ pub(super) fn cases() -> Vec<Case> {
     cases.extend(all().map(|way| case("dsr_uploads_over_a_small_link", &["iperf3"], way, small_link)));
     let way = Way { encapsulation: "gre", inner: Family::V4, outer: Family::V4 };
     cases.push(case("dsr_backends_are_silent_about_a_vip_of_their_own_network", &[], way, arp));
+    let v6 = all().filter(|way| way.inner == Family::V6);
+    cases.extend(v6.map(|way| case("dsr_uploads_over_the_least_link_of_ipv6", &["iperf3"], way, least_link)));
     cases
 }
 
@@ -196,6 +198,12 @@ fn udp_stream(lab: &Lab, way: &Way) {
 fn small_link(lab: &Lab, way: &Way) {
     lab.put_router_before_b1(1400);
     transfer(lab, way, "-n 100M");
+}
+
+/// R101: the client may send 1280 bytes, and does; they leave in outer fragments.
+fn least_link(lab: &Lab, way: &Way) {
+    lab.put_router_before_b1(1280);
+    transfer(lab, way, "-n 20M");
 }
 
 fn transfer(lab: &Lab, way: &Way, amount: &str) {
