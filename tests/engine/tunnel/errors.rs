@@ -144,8 +144,8 @@ fn r103_a_flow_by_a_tunnel_that_is_configured_no_more_learns_its_path_mtu() {
     world.reload(&CONFIG.replace("10.0.0.1", "10.0.0.9"));
     error_about_outer(&mut world, &outer, (3, 4, 1300), 200).answered();
     assert_eq!(world.receives(data).answered().transport[6..8], 1276_u16.to_be_bytes());
-    // Without a flow that takes it, it is nobody's.
-    let foreign = build::ip(address("10.99.0.10"), address("10.0.0.1"), Protocol::GRE, 64, &[0; 40]);
+    // A tunnel that neither the configuration nor a flow has is nobody's.
+    let foreign = build::ip(address("10.99.0.10"), address("10.0.0.7"), Protocol::GRE, 64, &[0; 40]);
     error_about_outer(&mut world, &foreign, (3, 4, 1200), 200).dropped(DropReason::IcmpQuote);
 }
 
