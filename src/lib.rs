@@ -27,7 +27,7 @@
 //! # The life of a packet
 //!
 //! ```text
-//! established  port.receive -> Packet::parse -> guard -> cache.find -> tracker.step -> nat::apply -> port.send
+//! established  port.receive -> Packet::parse -> guard -> table.find_own -> tracker.step -> nat::apply -> port.send
 //! first        ... miss -> listeners.service -> scheduler.pick -> ports.lease -> table.commit -> nat::apply
 //! DSR          ... a flow with a path: one_way.step -> tunnel::enter -> tunnel::emit -> port.send_pieces
 //! ICMP error   ... icmp::quote -> table.find(quote inverted) -> outer packet and quote rewritten
@@ -50,9 +50,9 @@
 //! | [`engine::Engine`] | one worker's engine: a packet and the time in, a verdict out |
 //! | [`engine::Shared`] | what the workers share: the table of all flows, counters, the configuration in force |
 //!
-//! The truth about flows is one table, locked in a thousand parts, which every worker and every listing sees. In front
-//! of it each worker keeps a cache of its own, so that an established packet takes no lock. One worker owns a flow and
-//! handles all of its packets; a packet that arrives elsewhere is handed over ([`engine::steering`]).
+//! The truth about flows is one table, locked in small parts, which every worker and every listing sees. One worker owns
+//! a flow and handles all of its packets; what he has put into the table himself he finds there without a lock. A packet
+//! that arrives elsewhere is handed over ([`engine::steering`]).
 //!
 //! # Invariants
 //!

@@ -79,20 +79,20 @@ impl World {
         let accounted: u64 = known.iter().map(|counter| counter.get()).sum::<u64>() + dropped;
         assert_eq!(counters.received.packets.get(), accounted, "every packet counts once");
 
-        let mut flows = 0;
+        let mut flows = Vec::new();
+        self.shared.table.for_each(|flow| flows.push(flow.hold()));
         let mut leases: HashMap<Endpoint, u32> = HashMap::new();
         let mut loads: HashMap<u16, u32> = HashMap::new();
-        self.shared.table.for_each(|flow| {
-            flows += 1;
-            let (reply, direction) = self.shared.table.find(flow.key(Direction::Reply)).unwrap();
-            assert!(Arc::ptr_eq(&reply, flow) && direction == Direction::Reply, "under both keys");
-            *loads.entry(flow.backend.0).or_default() += 1;
-            if flow.leased {
+        for flow in &flows {
+            let found = self.shared.table.find(&flow.key(Direction::Reply)).unwrap();
+            assert_eq!(found, (flow.clone(), Direction::Reply), "under both keys");
+            *loads.entry(flow.backend().0).or_default() += 1;
+            if flow.is_leased() {
                 *leases.entry(flow.key(Direction::Reply).source).or_default() += 1;
             }
-        });
-        assert_eq!(self.shared.table.len(), flows);
-        assert!(flows <= self.shared.table.capacity());
+        }
+        assert_eq!(self.shared.table.len() as usize, flows.len());
+        assert!(self.shared.table.len() <= self.shared.table.capacity());
         let leased: HashMap<Endpoint, u32> = self.engine.ports().in_use().map(|(backend, _, n)| (backend, n)).collect();
         assert_eq!(leased, leases, "a lease lives as long as its flow");
         for backend in 0..7 {

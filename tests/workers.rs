@@ -155,10 +155,10 @@ impl World {
             }
             Step::Kill { flow } => {
                 let mut flows = Vec::new();
-                self.shared.table.for_each(|flow| flows.push(Arc::clone(flow)));
+                self.shared.table.for_each(|flow| flows.push(flow.hold()));
                 if !flows.is_empty() {
                     let flow = &flows[flow % flows.len()];
-                    self.engines[usize::from(flow.owner.0)].close(flow);
+                    self.engines[usize::from(flow.owner().0)].close(flow);
                 }
             }
             Step::Later { seconds } => {
@@ -186,16 +186,16 @@ impl World {
         assert_eq!(counters.sum(|w| &w.received.packets), self.given + counters.sum(|w| &w.handed_over));
 
         let mut leases: HashMap<(u16, Endpoint), u32> = HashMap::new();
-        let mut flows = 0;
-        self.shared.table.for_each(|flow| {
-            flows += 1;
-            let (same, direction) = self.shared.table.find(flow.key(Direction::Reply)).unwrap();
-            assert!(Arc::ptr_eq(&same, flow) && direction == Direction::Reply, "under both keys");
-            if flow.leased {
-                *leases.entry((flow.owner.0, flow.key(Direction::Reply).source)).or_default() += 1;
+        let mut flows = Vec::new();
+        self.shared.table.for_each(|flow| flows.push(flow.hold()));
+        for flow in &flows {
+            let found = self.shared.table.find(&flow.key(Direction::Reply)).unwrap();
+            assert_eq!(found, (flow.clone(), Direction::Reply), "under both keys");
+            if flow.is_leased() {
+                *leases.entry((flow.owner().0, flow.key(Direction::Reply).source)).or_default() += 1;
             }
-        });
-        assert_eq!(self.shared.table.len(), flows);
+        }
+        assert_eq!(self.shared.table.len() as usize, flows.len());
         let held: HashMap<(u16, Endpoint), u32> = (0..)
             .zip(&self.engines)
             .flat_map(|(n, engine)| engine.ports().in_use().map(move |(backend, _, ports)| ((n, backend), ports)))

@@ -10,7 +10,7 @@ use super::rows::{
 };
 use super::{Request, Response, Responses, hex};
 use crate::config::{self, BackendId, Balance, Mode, ServiceId, Snapshot};
-use crate::engine::conntrack::{Direction, Flow, State as FlowState};
+use crate::engine::conntrack::{Direction, Flow, FlowRef, State as FlowState};
 use crate::engine::{DropReason, Instant, Shared};
 use crate::wire::Prefix;
 
@@ -22,7 +22,7 @@ pub struct State<'a> {
     /// What the workers share.
     pub shared: &'a Arc<Shared>,
     /// Has a flow ended by the worker that owns it.
-    pub end_flow: &'a dyn Fn(Arc<Flow>),
+    pub end_flow: &'a dyn Fn(FlowRef),
     /// When the daemon started.
     pub started: Instant,
     /// The time.
@@ -146,7 +146,7 @@ fn backends(shared: &Shared, snapshot: &Snapshot, service: Option<&str>) -> Resp
 }
 
 /// The flows as rows, a part at a time: what is kept meanwhile is a pointer for each.
-fn flows(found: Vec<Arc<Flow>>, snapshot: Arc<Snapshot>, now: Instant) -> Responses {
+fn flows(found: Vec<FlowRef>, snapshot: Arc<Snapshot>, now: Instant) -> Responses {
     let mut left = VecDeque::from(found);
     let mut first = true;
     Box::new(std::iter::from_fn(move || {
@@ -168,11 +168,11 @@ fn flow_row(flow: &Flow, snapshot: &Snapshot, now: Instant) -> FlowRow {
         protocol: original.protocol.to_string(),
         client: original.source.to_string(),
         listen: original.destination.to_string(),
-        service: snapshot.service(flow.service).name.clone(),
-        backend: snapshot.backend(flow.backend).name.clone(),
-        source: flow.leased.then(|| flow.key(Direction::Reply).destination.to_string()),
+        service: snapshot.service(flow.service()).name.clone(),
+        backend: snapshot.backend(flow.backend()).name.clone(),
+        source: flow.is_leased().then(|| flow.key(Direction::Reply).destination.to_string()),
         state: flow.state().name().to_owned(),
-        age_s: now.since(flow.opened).as_secs(),
+        age_s: flow.age(now).as_secs(),
         idle_s: flow.idle(now).as_secs(),
         packets: count(|traffic| &traffic.packets),
         bytes: count(|traffic| &traffic.bytes),
@@ -248,17 +248,17 @@ impl Matcher {
     }
 
     fn fits(&self, flow: &Flow) -> bool {
-        self.service.is_none_or(|id| flow.service == id)
-            && self.backends.as_ref().is_none_or(|ids| ids.contains(&flow.backend))
+        self.service.is_none_or(|id| flow.service() == id)
+            && self.backends.as_ref().is_none_or(|ids| ids.contains(&flow.backend()))
             && self.client.is_none_or(|prefix| prefix.contains(flow.key(Direction::Original).source.address.ip()))
             && self.state.is_none_or(|state| flow.state() == state)
     }
 
-    fn find(&self, shared: &Shared) -> Vec<Arc<Flow>> {
+    fn find(&self, shared: &Shared) -> Vec<FlowRef> {
         let mut found = Vec::new();
         shared.table.for_each(|flow| {
             if self.fits(flow) {
-                found.push(Arc::clone(flow));
+                found.push(flow.hold());
             }
         });
         found

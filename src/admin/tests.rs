@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::config;
-use crate::engine::conntrack::{Direction, Flow};
+use crate::engine::conntrack::{Direction, FlowRef};
 use crate::engine::{Engine, Instant, NoTrace, Shared, Verdict, WorkerId};
 use crate::wire::build::{self, Tcp};
 use crate::wire::{Endpoint, Offload, Packet, TcpFlags};
@@ -32,7 +32,7 @@ backends = [{ name = "b1", address = "10.0.0.1", weight = 0, backup = true }, { 
 struct World {
     shared: Arc<Shared>,
     engine: Engine,
-    ended: RefCell<Vec<Arc<Flow>>>,
+    ended: RefCell<Vec<FlowRef>>,
 }
 
 fn at(text: &str) -> Endpoint {

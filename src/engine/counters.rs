@@ -22,14 +22,14 @@ impl Counter {
         self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
     }
 
+    /// Begins again. Only while its owner cannot count: nothing is left of what it counts.
+    pub(super) fn reset(&self) {
+        self.0.store(0, Relaxed);
+    }
+
     /// Takes one back that was counted too early.
     fn retract(&self) {
         self.0.store(self.0.load(Relaxed).wrapping_sub(1), Relaxed);
-    }
-
-    /// Begins again. Only while its owner cannot count: nothing is left of what it counts.
-    fn reset(&self) {
-        self.0.store(0, Relaxed);
     }
 
     /// The count so far.

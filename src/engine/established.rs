@@ -31,12 +31,12 @@ pub(super) fn pass<T: TraceSink>(
     counters: &WorkerCounters,
     trace: &mut T,
 ) -> Step {
-    trace.route(Route { service: Some(flow.service), backend: Some(flow.backend) });
+    trace.route(Route { service: Some(flow.service()), backend: Some(flow.backend()) });
     trace.stage("conntrack", || format!("flow known, {direction:?}, {}", flow.state().name()));
     if packet.ttl() <= 1 {
         return Step::HopsExhausted;
     }
-    if *flow.rewrite(direction) == Rewrite::None {
+    if direction == Direction::Reply && flow.is_tunnelled() {
         // The backend answers past us, and nobody else may use a VIP as his own address (R16).
         return Step::Done(Verdict::Drop(DropReason::SpoofedSource));
     }
@@ -75,9 +75,9 @@ pub(super) fn rewrite<T: TraceSink>(
     now: Instant,
     trace: &mut T,
 ) -> Result<(), u16> {
-    match *flow.rewrite(direction) {
+    match flow.rewrite(direction) {
         Rewrite::Nat { address_delta, port_delta } => {
-            nat::apply(packet, flow.key(direction.other()), address_delta, port_delta);
+            nat::apply(packet, flow.tuple(direction.other()).invert(), address_delta, port_delta);
             trace.stage("rewrite", || describe(packet));
             Ok(())
         }
@@ -89,7 +89,7 @@ pub(super) fn rewrite<T: TraceSink>(
 #[inline]
 pub(super) fn count_traffic(flow: &Flow, direction: Direction, len: usize, counters: &WorkerCounters) {
     flow.traffic[direction as usize].count(len);
-    for sum in [counters.service(flow.service), counters.backend(flow.backend)] {
+    for sum in [counters.service(flow.service()), counters.backend(flow.backend())] {
         sum.towards(direction).count(len);
     }
 }
@@ -112,10 +112,8 @@ fn track(flow: &Flow, state: State, direction: Direction, packet: &Packet<'_>) -
     if control && !packet.transport_checksum_ok() {
         return Track::Refuse(DropReason::BadTransportChecksum);
     }
-    let outcome = match flow.path() {
-        None => flow.step(state, direction, &segment),
-        Some(_) => one_way::step(state, segment.flags),
-    };
+    let outcome =
+        if flow.is_tunnelled() { one_way::step(state, segment.flags) } else { flow.step(state, direction, &segment) };
     match outcome {
         // R33: a RST that ends nothing does not prolong anything either.
         Outcome::Accept(after) if after == state && segment.flags.has(TcpFlags::RST) => Track::Keep,

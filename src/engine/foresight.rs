@@ -2,8 +2,7 @@
 //! for the flow; for the packets of a batch all of that can be on its way at the same time.
 
 use super::Engine;
-use super::conntrack::{FLOW_LINES, FlowKey};
-use crate::wire;
+use crate::wire::Tuple;
 
 /// Packets looked at, at most.
 const AHEAD: usize = 64;
@@ -20,18 +19,14 @@ impl Engine {
         }
         let mut places = [None; AHEAD];
         for (place, packet) in places.iter_mut().zip(packets) {
-            *place = wire::likely_endpoints(packet).map(|(source, destination, protocol)| {
-                let place = self.cache.place(&FlowKey { source, destination, protocol });
-                prefetch(self.cache.address_of_set(place));
+            *place = Tuple::likely(packet).map(|(tuple, protocol)| {
+                let place = self.shared.table.place(&tuple, protocol);
+                prefetch(self.shared.table.address_of_place(place));
                 place
             });
         }
         for place in places.into_iter().flatten() {
-            for flow in self.cache.addresses_of_flows(place) {
-                for line in 0..FLOW_LINES {
-                    prefetch(flow.wrapping_add(line * 64));
-                }
-            }
+            self.shared.table.addresses_of_flows(place).for_each(&prefetch);
         }
     }
 }

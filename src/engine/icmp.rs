@@ -71,7 +71,7 @@ impl Engine {
         }
         // The quoted packet had left us: its answer's key is the one we know it by.
         let known = self.shared.table.find(&sent.invert());
-        let by_tunnel = known.as_ref().is_none_or(|(flow, _)| flow.path().is_some());
+        let by_tunnel = known.as_ref().is_none_or(|(flow, _)| flow.is_tunnelled());
         if by_tunnel && packet.ttl() > 1 {
             let flow = known.as_ref().map(|(flow, _)| &**flow);
             return self.error_into_tunnel(flow, &sent.invert(), packet, now, trace);
@@ -79,7 +79,7 @@ impl Engine {
         let Some((flow, direction)) = known else {
             return Verdict::Drop(DropReason::IcmpNoFlow); // R66
         };
-        trace.route(Route { service: Some(flow.service), backend: Some(flow.backend) });
+        trace.route(Route { service: Some(flow.service()), backend: Some(flow.backend()) });
         trace.stage("icmp", || format!("quotes {} -> {}, a packet of a flow", sent.source, sent.destination));
         if packet.ttl() <= 1 {
             return Verdict::Drop(DropReason::TtlExceeded); // R9: no error about an error

@@ -4,7 +4,7 @@
 //! under the TUN, on a capture, in a bench, and in a simulated network. What all workers share is in [`Shared`].
 //!
 //! ```text
-//! established  guard::admit -> cache.find -> established::pass: tcp.step -> rewrite: nat::apply
+//! established  guard::admit -> table.find_own -> established::pass: tcp.step -> rewrite: nat::apply
 //! first        ... miss -> listeners.service -> scheduler.pick -> ports.lease -> table.commit -> nat::apply
 //! DSR          ... a flow with a path: one_way.step -> rewrite: tunnel::enter; what is too big is answered
 //! ICMP error   icmp::quote -> table.find(quote inverted) -> outer and quote rewritten
@@ -38,8 +38,8 @@ pub use shared::Shared;
 pub use time::Instant;
 pub use verdict::{DropReason, NoTrace, Route, TraceSink, Verdict};
 
-use crate::wire::{Address, Endpoint, Malformed, Packet, Protocol};
-use conntrack::{Direction, Expiry, Flow, FlowCache, FlowKey};
+use crate::wire::{Address, Endpoint, Malformed, Packet, Protocol, Tuple};
+use conntrack::{Direction, Expiry, FlowKey, FlowRef};
 use counters::WorkerCounters;
 use established::{Step, pass};
 use fragment::Fragments;
@@ -49,9 +49,6 @@ use nat::ports::Ports;
 /// Index of a packet worker, from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WorkerId(pub u16);
-
-/// Flows a worker's cache has room for at most (32 bytes each, taken at start): beyond, it looks into the shared table.
-const CACHED_FLOWS: usize = 1 << 20;
 
 /// A packet that leaves beside the one in hand: an answer of the gateway, or a fragment that was held.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,7 +66,6 @@ pub struct Engine {
     worker: WorkerId,
     shared: Arc<Shared>,
     policy: Arc<Policy>,
-    cache: FlowCache,
     expiry: Expiry,
     ports: Ports,
     icmp_errors: TokenBucket,
@@ -82,11 +78,9 @@ pub struct Engine {
 impl Engine {
     /// The engine of this worker of a gateway, starting now.
     pub fn new(shared: &Arc<Shared>, worker: WorkerId, now: Instant) -> Self {
-        let flows = (shared.table.capacity() as usize).div_ceil(usize::from(shared.workers)).clamp(1, CACHED_FLOWS);
         Self {
             worker,
             policy: shared.policy.load_full(),
-            cache: FlowCache::new(flows, shared.seed ^ 1),
             expiry: Expiry::new(now),
             ports: Ports::new(worker, shared.workers),
             // R10: 10 a second, 10 at once, for both families together.
@@ -144,9 +138,9 @@ impl Engine {
     /// Forgets flows whose time is over, a bounded number; call again while it returns true.
     pub fn handle_timeout(&mut self, now: Instant) -> bool {
         let mut over = Vec::new();
-        let more = self.expiry.advance(now, &self.policy.snapshot.timeouts, |flow| over.push(flow));
+        let more = self.expiry.advance(&self.shared.table, now, &self.policy.snapshot.timeouts, |flow| over.push(flow));
         for flow in over {
-            self.close(&flow);
+            self.end(flow);
         }
         self.fragments.expire(now);
         self.count_forgotten();
@@ -154,22 +148,25 @@ impl Engine {
     }
 
     /// Ends a flow of this worker at once: nothing of it is remembered.
-    pub fn close(&mut self, flow: &Arc<Flow>) {
-        if !self.shared.table.remove(flow) {
+    pub fn close(&mut self, flow: &FlowRef) {
+        if !self.shared.table.remove(flow.id()) {
             return;
         }
-        self.expiry.disarm(flow);
-        for direction in [Direction::Original, Direction::Reply] {
-            self.cache.remove(flow.key(direction), flow);
-        }
-        let answer = flow.key(Direction::Reply);
-        if flow.leased {
+        self.expiry.disarm(&self.shared.table, flow.id());
+        if flow.is_leased() {
+            let answer = flow.key(Direction::Reply);
             self.ports.release(answer.destination, answer.source, answer.protocol);
         }
-        self.shared.loads.closed(flow.backend);
-        self.shared.limits.leave(flow.service);
-        self.counters().service(flow.service).closed.add(1);
-        self.counters().backend(flow.backend).closed.add(1);
+        self.shared.loads.closed(flow.backend());
+        self.shared.limits.leave(flow.service());
+        self.counters().service(flow.service()).closed.add(1);
+        self.counters().backend(flow.backend()).closed.add(1);
+    }
+
+    /// As [`Self::close`]: the flow with this number, which is one of this worker's.
+    fn end(&mut self, id: u32) {
+        let flow = self.shared.table.hold(id);
+        self.close(&flow);
     }
 
     /// How many packets this engine has been given, the one in hand included.
@@ -197,17 +194,16 @@ impl Engine {
         if let Some(fragment) = packet.fragment() {
             return self.fragment(packet, fragment, now, trace);
         }
-        let Some((source, destination)) = packet.endpoints() else {
-            return self.portless(packet, now, trace);
-        };
-        let key = FlowKey { source, destination, protocol: packet.protocol() };
-        self.follow(&key, packet, now, trace)
+        match packet.tuple() {
+            Some(tuple) => self.follow(&tuple, packet, now, trace),
+            None => self.portless(packet, now, trace),
+        }
     }
 
     /// A packet without ports: ICMP, or for a service that carries any protocol.
     fn portless<T: TraceSink>(&mut self, packet: &mut Packet<'_>, now: Instant, trace: &mut T) -> Verdict {
         match self.portless_key(packet) {
-            Some(key) => self.follow(&key, packet, now, trace),
+            Some(key) => self.follow(&key.tuple(), packet, now, trace),
             None => self.icmp(packet, now, trace),
         }
     }
@@ -235,41 +231,40 @@ impl Engine {
         !ours && self.policy.snapshot.listeners.service(Endpoint::new(vip, 0), protocol).is_some()
     }
 
-    /// A packet with this key: of a flow in the cache, of one in the table, or of none yet.
+    /// A packet with these ends: of a flow of this worker, of another's, or of none yet.
     #[inline]
-    fn follow<T: TraceSink>(&mut self, key: &FlowKey, packet: &mut Packet<'_>, now: Instant, trace: &mut T) -> Verdict {
-        if let Some((flow, direction)) = self.cache.find(key) {
-            let step = pass(flow, direction, packet, now, self.shared.counters.worker(self.worker), trace);
-            if let Step::Done(verdict) = step {
-                return verdict;
-            }
-            let flow = Arc::clone(flow);
-            return self.settle(step, &flow, key, packet, now, trace);
+    fn follow<T: TraceSink>(&mut self, ends: &Tuple, packet: &mut Packet<'_>, now: Instant, trace: &mut T) -> Verdict {
+        let table = &self.shared.table;
+        let Some((id, direction)) = table.find_own(ends, packet.protocol(), self.worker) else {
+            return self.miss(ends, packet, now, trace);
+        };
+        let step = pass(table.flow(id), direction, packet, now, self.shared.counters.worker(self.worker), trace);
+        if let Step::Done(verdict) = step {
+            return verdict;
         }
-        self.miss(key, packet, now, trace)
+        let flow = table.hold(id);
+        self.settle(step, &flow, packet, now, trace)
     }
 
-    /// A packet whose flow is not in the cache.
-    fn miss<T: TraceSink>(&mut self, key: &FlowKey, packet: &mut Packet<'_>, now: Instant, trace: &mut T) -> Verdict {
-        let Some((flow, direction)) = self.shared.table.find(key) else {
+    /// A packet that is of no flow of this worker.
+    fn miss<T: TraceSink>(&mut self, ends: &Tuple, packet: &mut Packet<'_>, now: Instant, trace: &mut T) -> Verdict {
+        let key = FlowKey::new(ends, packet.protocol());
+        let Some((flow, direction)) = self.shared.table.find(&key) else {
             trace.stage("conntrack", || format!("no flow {} -> {}", key.source, key.destination));
-            return self.open(key, packet, now, trace);
+            return self.open(&key, packet, now, trace);
         };
-        if flow.owner == self.worker {
-            self.cache.insert(key, &flow);
-        } else if packet.fragment().is_none() {
-            return Verdict::Handoff(flow.owner);
+        if flow.owner() != self.worker && packet.fragment().is_none() {
+            return Verdict::Handoff(flow.owner());
         }
         let step = pass(&flow, direction, packet, now, self.counters(), trace);
-        self.settle(step, &flow, key, packet, now, trace)
+        self.settle(step, &flow, packet, now, trace)
     }
 
     /// What a packet of a known flow asks for besides being forwarded.
     fn settle<T: TraceSink>(
         &mut self,
         step: Step,
-        flow: &Arc<Flow>,
-        key: &FlowKey,
+        flow: &FlowRef,
         packet: &mut Packet<'_>,
         now: Instant,
         trace: &mut T,
@@ -277,19 +272,20 @@ impl Engine {
         match step {
             Step::Done(verdict) => verdict,
             Step::Moved => {
-                if flow.owner == self.worker {
-                    self.expiry.arm(flow, now, &self.policy.snapshot.timeouts);
+                if flow.owner() == self.worker {
+                    self.expiry.arm(&self.shared.table, flow.id(), now, &self.policy.snapshot.timeouts);
                 }
                 Verdict::Forward
             }
             Step::TooBig(mtu) => self.too_big(packet, mtu, now),
             Step::HopsExhausted => self.time_exceeded(packet, flow.key(Direction::Original).destination.address, now),
             // A fragment of another worker's flow: only the owner may end it.
-            Step::Reopen if flow.owner != self.worker => Verdict::Drop(DropReason::TcpState),
+            Step::Reopen if flow.owner() != self.worker => Verdict::Drop(DropReason::TcpState),
             Step::Reopen => {
                 trace.stage("conntrack", || "a SYN on a connection that is over: it begins anew".into());
+                let key = flow.key(Direction::Original);
                 self.close(flow);
-                self.open(key, packet, now, trace)
+                self.open(&key, packet, now, trace)
             }
         }
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use foldhash::fast::FixedState;
 
 use super::conntrack::tcp::Tracker;
-use super::conntrack::{Direction, Flow, FlowKey, Plan, Refused, Scope, one_way};
+use super::conntrack::{Direction, FlowKey, FlowRef, Plan, Refused, Scope, one_way};
 use super::established::{count_traffic, rewrite};
 use super::nat::Rewrite;
 use super::scheduler::Request;
@@ -98,7 +98,7 @@ impl Engine {
         packet: &Packet<'_>,
         now: Instant,
         trace: &mut T,
-    ) -> Result<Arc<Flow>, DropReason> {
+    ) -> Result<FlowRef, DropReason> {
         let policy = Arc::clone(&self.policy);
         let scheduler = policy.scheduler(service, packet.family()).ok_or(DropReason::Draining)?;
         let limits = &policy.snapshot.service(service).limits;
@@ -158,7 +158,7 @@ impl Engine {
         target: Endpoint,
         random: u64,
         now: Instant,
-    ) -> Result<Arc<Flow>, DropReason> {
+    ) -> Result<FlowRef, DropReason> {
         let Mode::Nat { source_nat } = self.policy.snapshot.service(service).mode else {
             unreachable!("a backend without path is one of a NAT service")
         };
@@ -202,10 +202,11 @@ impl Engine {
     }
 
     /// Enters the flow under both keys.
-    fn enter(&mut self, plan: &Plan, now: Instant) -> Result<Arc<Flow>, DropReason> {
-        let flow = Arc::new(Flow::new(plan, now));
-        match self.shared.table.commit(&flow) {
-            Ok(()) => Ok(flow),
+    fn enter(&mut self, plan: &Plan, now: Instant) -> Result<FlowRef, DropReason> {
+        let table = &self.shared.table;
+        let entered = table.create(plan, now).and_then(|flow| table.commit(&flow).map(|()| flow));
+        match entered {
+            Ok(flow) => Ok(flow),
             // One client belongs to one worker, so its first packets cannot race here; the table allows for it.
             Err(Refused::Exists(_) | Refused::Conflict) => Err(DropReason::FlowConflict),
             // Another worker has just taken the room that there was.
@@ -216,22 +217,19 @@ impl Engine {
     /// Sends the first packet of a new flow on its way.
     fn launch<T: TraceSink>(
         &mut self,
-        flow: &Arc<Flow>,
+        flow: &FlowRef,
         packet: &mut Packet<'_>,
         now: Instant,
         trace: &mut T,
     ) -> Verdict {
         match packet.tcp() {
-            Some(segment) if flow.path().is_some() => flow.set_state(one_way::begin(segment.flags)),
+            Some(segment) if flow.is_tunnelled() => flow.set_state(one_way::begin(segment.flags)),
             Some(syn) => flow.set_tracker(&Tracker::open(&syn)),
             None => {}
         }
-        for direction in [Direction::Original, Direction::Reply] {
-            self.cache.insert(flow.key(direction), flow);
-        }
-        self.expiry.arm(flow, now, &self.policy.snapshot.timeouts);
-        self.shared.loads.opened(flow.backend);
-        for counters in [self.counters().service(flow.service), self.counters().backend(flow.backend)] {
+        self.expiry.arm(&self.shared.table, flow.id(), now, &self.policy.snapshot.timeouts);
+        self.shared.loads.opened(flow.backend());
+        for counters in [self.counters().service(flow.service()), self.counters().backend(flow.backend())] {
             counters.opened.add(1);
         }
         count_traffic(flow, Direction::Original, packet.bytes().len(), self.counters());

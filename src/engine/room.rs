@@ -48,8 +48,8 @@ impl Engine {
 
     /// Ends a flow that may be evicted, if there is one.
     pub(super) fn evict(&mut self, scope: &Scope) -> bool {
-        let Some(victim) = self.expiry.victim(scope) else { return false };
-        self.close(&victim);
+        let Some(victim) = self.expiry.victim(&self.shared.table, scope) else { return false };
+        self.end(victim);
         self.counters().evicted(scope.shortage()).add(1);
         true
     }

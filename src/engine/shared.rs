@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use super::conntrack::{Flow, Table};
+use super::conntrack::{FlowRef, Table};
 use super::counters::Counters;
 use super::guard::Limits;
 use super::policy::Policy;
@@ -47,11 +47,12 @@ impl Shared {
     /// A gateway of one worker, on which anything may be tried: the same configuration, seed, loads and limits as now, and of
     /// the flows a copy of this one. All ports are free there, and schedulers that take turns begin with the first.
     #[must_use]
-    pub fn rehearsal(&self, flow: Option<&Arc<Flow>>) -> Arc<Self> {
+    pub fn rehearsal(&self, flow: Option<&FlowRef>) -> Arc<Self> {
         let policy = self.policy.load();
         let table = Table::new(policy.snapshot.gateway.max_flows, self.seed);
         if let Some(flow) = flow {
-            table.commit(&Arc::new(flow.rehearsed())).expect("the table is empty");
+            let copy = table.copy(flow).expect("the table is empty");
+            table.commit(&copy).expect("the table is empty");
         }
         Arc::new(Self {
             table,

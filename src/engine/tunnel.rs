@@ -21,10 +21,11 @@ pub(super) fn enter<T: TraceSink>(
     now: Instant,
     trace: &mut T,
 ) -> Result<(), u16> {
-    let Rewrite::Encapsulate { entropy } = *flow.rewrite(Direction::Original) else {
+    let Rewrite::Encapsulate { entropy } = flow.rewrite(Direction::Original) else {
         unreachable!("a flow with a path goes by a tunnel")
     };
-    wrap(flow.path().expect("a flow that goes by a tunnel has a path"), entropy, packet, now, trace)
+    let path = flow.path();
+    wrap(path.as_ref().expect("a flow that goes by a tunnel has a path"), entropy, packet, now, trace)
 }
 
 #[inline]
@@ -82,7 +83,7 @@ impl Engine {
     ) -> Verdict {
         let entered = match flow {
             Some(flow) => {
-                trace.route(Route { service: Some(flow.service), backend: Some(flow.backend) });
+                trace.route(Route { service: Some(flow.service()), backend: Some(flow.backend()) });
                 enter(flow, packet, now, trace)
             }
             None => {
@@ -151,12 +152,13 @@ impl Engine {
             self.shared.table.find(&key).map(|(flow, _)| flow)
         });
         // A flow keeps its tunnel when the configuration has lost it.
-        let of_flow = flow.as_ref().and_then(|flow| flow.path()).filter(|path| *path.tunnel() == quoted.tunnel);
+        let of_flow = flow.as_ref().and_then(|flow| flow.path().clone());
+        let of_flow = of_flow.as_deref().filter(|path| *path.tunnel() == quoted.tunnel);
         if of_flow.is_none() && self.policy.paths_by(&quoted.tunnel).next().is_none() {
             return None;
         }
         if let Some(flow) = &flow {
-            trace.route(Route { service: Some(flow.service), backend: Some(flow.backend) });
+            trace.route(Route { service: Some(flow.service()), backend: Some(flow.backend()) });
         }
         trace.stage("icmp", || format!("quotes a packet in the tunnel to {}", quoted.tunnel.destination));
         let Some(mtu) = icmp::told_mtu(packet) else {

@@ -17,7 +17,7 @@ use super::tun_port::TunPort;
 use super::words::{in_words, with_remedy};
 use super::worker::{Mailbox, Worker};
 use crate::config::{Snapshot, Workers};
-use crate::engine::conntrack::Flow;
+use crate::engine::conntrack::FlowRef;
 use crate::engine::{Engine, Shared, WorkerId};
 
 /// A running gateway. Dropping it stops the workers and removes the TUN, and with it the routes.
@@ -76,9 +76,9 @@ impl Daemon {
     }
 
     /// Ends flows; each is ended by its owner, a moment later.
-    pub fn end_flows(&self, flows: impl IntoIterator<Item = Arc<Flow>>) {
+    pub fn end_flows(&self, flows: impl IntoIterator<Item = FlowRef>) {
         for flow in flows {
-            self.mailboxes[usize::from(flow.owner.0)].end_flow(flow);
+            self.mailboxes[usize::from(flow.owner().0)].end_flow(flow);
         }
     }
 

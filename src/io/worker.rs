@@ -11,7 +11,7 @@ use crossbeam_queue::{ArrayQueue, SegQueue};
 use super::port::{Batch, Frame, PacketPort, Sent};
 use super::sys::{self, Waker};
 use super::words::in_words;
-use crate::engine::conntrack::Flow;
+use crate::engine::conntrack::FlowRef;
 use crate::engine::{DropReason, Engine, Instant, NoTrace, Outgoing, Verdict, WorkerId};
 use crate::wire::tunnel::{self, Scratch};
 use crate::wire::{Offload, Packet};
@@ -30,7 +30,7 @@ pub struct Mailbox {
     /// Packets of its flows that came to others.
     handed: ArrayQueue<Vec<u8>>,
     /// Flows it shall end.
-    doomed: SegQueue<Arc<Flow>>,
+    doomed: SegQueue<FlowRef>,
     stop: AtomicBool,
     waker: Waker,
 }
@@ -50,7 +50,7 @@ impl Mailbox {
     }
 
     /// Has the worker end a flow of its own.
-    pub fn end_flow(&self, flow: Arc<Flow>) {
+    pub fn end_flow(&self, flow: FlowRef) {
         self.doomed.push(flow);
         self.waker.wake();
     }

@@ -130,21 +130,21 @@ pub fn translate_error(
 }
 
 fn rewrite_quote(bytes: &mut [u8], header: &IpHeader, to: &Translation) {
+    let (source, destination) = (to.to.source(), to.to.destination());
     match header.family {
         Family::V4 => {
             let sum = u16::from_be_bytes([bytes[10], bytes[11]]);
             bytes[10..12].copy_from_slice(&checksum::update(sum, to.address_delta).to_be_bytes());
-            bytes[12..16].copy_from_slice(&to.source.address.v4_octets());
-            bytes[16..20].copy_from_slice(&to.destination.address.v4_octets());
+            bytes[12..16].copy_from_slice(&source.address.v4_octets());
+            bytes[16..20].copy_from_slice(&destination.address.v4_octets());
         }
         Family::V6 => {
-            bytes[8..24].copy_from_slice(to.source.address.octets());
-            bytes[24..40].copy_from_slice(to.destination.address.octets());
+            bytes[8..24].copy_from_slice(source.address.octets());
+            bytes[24..40].copy_from_slice(destination.address.octets());
         }
     }
     let transport = &mut bytes[usize::from(header.payload)..];
-    transport[..2].copy_from_slice(&to.source.port.to_be_bytes());
-    transport[2..4].copy_from_slice(&to.destination.port.to_be_bytes());
+    transport[..4].copy_from_slice(&to.to.ports().to_ne_bytes());
     let udp = header.protocol == Protocol::UDP;
     let at = if udp { 6 } else { 16 };
     let Some(field) = transport.get_mut(at..at + 2) else { return };

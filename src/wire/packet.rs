@@ -166,7 +166,7 @@ impl<'a> Packet<'a> {
     }
 
     #[inline]
-    fn has_ports(&self) -> bool {
+    pub(super) fn has_ports(&self) -> bool {
         matches!(self.header.protocol, Protocol::TCP | Protocol::UDP) && self.has_transport()
     }
 

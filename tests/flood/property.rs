@@ -60,7 +60,7 @@ impl Opened {
 fn flows(world: &World) -> (Vec<FlowKey>, Vec<FlowKey>) {
     let (mut all, mut in_use) = (Vec::new(), Vec::new());
     world.shared.table.for_each(|flow| {
-        let key = *flow.key(Direction::Original);
+        let key = flow.key(Direction::Original);
         all.push(key);
         in_use.extend((flow.state().lifecycle() == Lifecycle::Established).then_some(key));
     });

@@ -1,10 +1,9 @@
 //! The chapter on JSON has the fields that programs get, no more and no less, in their order.
 
-use std::sync::Arc;
-
 use serde::Serialize;
 use tungate::admin::{self, BenchRow, CountRow, Request, Response, State};
 use tungate::config;
+use tungate::engine::conntrack::FlowRef;
 use tungate::engine::{Engine, Instant, NoTrace, Shared, Verdict, WorkerId};
 use tungate::wire::build::{self, Tcp};
 use tungate::wire::{Endpoint, Offload, Packet, TcpFlags};
@@ -27,7 +26,7 @@ fn ask(request: Request) -> Response {
     let mut packet = Packet::parse(&mut packet, Offload::default()).unwrap();
     let verdict = Engine::new(&shared, WorkerId(0), now).handle(&mut packet, now, &mut NoTrace);
     assert_eq!(verdict, Verdict::Forward);
-    let nothing = |_: Arc<_>| {};
+    let nothing = |_: FlowRef| {};
     let state = State { shared: &shared, end_flow: &nothing, started: now, now, file: "test.toml", text: CONFIG };
     admin::answer(request, &state).next().unwrap()
 }

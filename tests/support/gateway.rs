@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tungate::config::{self, ServiceId};
-use tungate::engine::conntrack::{Direction, Flow, FlowKey, State};
+use tungate::engine::conntrack::{Direction, FlowKey, FlowRef, State};
 use tungate::engine::counters::{Counter, Shortage, WorkerCounters};
 use tungate::engine::{DropReason, Engine, Instant, NoTrace, Policy, Shared, Verdict, WorkerId};
 use tungate::wire::{Endpoint, Offload, Packet, Protocol, tunnel};
@@ -86,7 +86,7 @@ impl World {
     }
 
     /// The flow of packets with these ends.
-    pub(crate) fn flow(&self, source: Endpoint, destination: Endpoint, protocol: Protocol) -> Option<Arc<Flow>> {
+    pub(crate) fn flow(&self, source: Endpoint, destination: Endpoint, protocol: Protocol) -> Option<FlowRef> {
         self.shared.table.find(&FlowKey { source, destination, protocol }).map(|(flow, _)| flow)
     }
 
@@ -136,17 +136,17 @@ impl World {
             assert_eq!(worker.received.packets.get(), decided + dropped, "every packet counts once");
         }
         let mut flows = Vec::new();
-        self.shared.table.for_each(|flow| flows.push(Arc::clone(flow)));
+        self.shared.table.for_each(|flow| flows.push(flow.hold()));
         let (mut leases, mut loads) = (HashMap::new(), HashMap::new());
         for flow in &flows {
-            *loads.entry(flow.backend).or_insert(0) += 1;
-            if flow.leased {
+            *loads.entry(flow.backend()).or_insert(0) += 1;
+            if flow.is_leased() {
                 let to = flow.key(Direction::Reply);
-                *leases.entry((flow.owner, to.source, to.protocol)).or_insert(0) += 1;
+                *leases.entry((flow.owner(), to.source, to.protocol)).or_insert(0) += 1;
             }
             for direction in [Direction::Original, Direction::Reply] {
-                let (found, way) = self.shared.table.find(flow.key(direction)).expect("under both keys");
-                assert!(Arc::ptr_eq(&found, flow) && way == direction);
+                let found = self.shared.table.find(&flow.key(direction)).expect("under both keys");
+                assert_eq!(found, (flow.clone(), direction));
             }
         }
         assert_eq!(self.shared.table.len() as usize, flows.len());

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::flow::{Direction, Flow, Lifecycle, State};
+use super::flow::Flow;
+use super::state::{Lifecycle, State};
 use crate::engine::Instant;
 use crate::wire::Protocol;
 
@@ -25,7 +26,7 @@ impl Flow {
 
     /// Whether a packet that passes here will tell that it is over.
     fn is_ended_by_packets(&self, state: State) -> bool {
-        let backend_is_heard = self.path().is_none();
-        self.key(Direction::Original).protocol == Protocol::TCP && (backend_is_heard || state != State::FinWait)
+        let backend_is_heard = !self.is_tunnelled();
+        self.protocol() == Protocol::TCP && (backend_is_heard || state != State::FinWait)
     }
 }

@@ -3,11 +3,8 @@
 //! A packet only stores when it was seen; a flow moves in here when its state changes. Nothing in here outlives its
 //! flow, so the memory is that of the flows, whatever comes.
 
-use std::sync::Arc;
-
-use super::flow::Flow;
-use super::list::{Entries, Entry};
 use super::queues::{Queues, Scope};
+use super::table::Table;
 use super::wheel::Wheel;
 use crate::config::Timeouts;
 use crate::engine::Instant;
@@ -18,7 +15,7 @@ const BUDGET: usize = 64;
 /// The flows of one worker.
 #[derive(Debug)]
 pub struct Expiry {
-    entries: Entries,
+    flows: u32,
     wheel: Wheel,
     queues: Queues,
 }
@@ -26,42 +23,49 @@ pub struct Expiry {
 impl Expiry {
     /// No flows, starting now.
     pub fn new(now: Instant) -> Self {
-        Self { entries: Entries::new(), wheel: Wheel::new(now), queues: Queues::default() }
+        Self { flows: 0, wheel: Wheel::new(now), queues: Queues::default() }
     }
 
     /// How many flows there are.
     pub fn flows(&self) -> u32 {
-        u32::try_from(self.entries.len()).expect("as many as the table at most")
+        self.flows
     }
 
     /// Notes a new flow, or that a flow's state has changed.
-    pub fn arm(&mut self, flow: &Arc<Flow>, now: Instant, timeouts: &Timeouts) {
-        let at = self.entry(flow);
-        self.wheel.place(&mut self.entries, at, flow.deadline(now, timeouts), now);
-        self.queues.place(&mut self.entries, at);
+    pub(in crate::engine) fn arm(&mut self, table: &Table, id: u32, now: Instant, timeouts: &Timeouts) {
+        let flow = table.flow(id);
+        self.flows += u32::from(flow.slot().is_none());
+        self.wheel.place(table, id, flow.deadline(now, timeouts), now);
+        self.queues.place(table, id);
     }
 
     /// Lets go of a flow, if it is noted.
-    pub fn disarm(&mut self, flow: &Flow) {
-        let Some(at) = flow.entry() else { return };
-        self.wheel.remove(&mut self.entries, at);
-        self.queues.remove(&mut self.entries, at);
-        self.entries.remove(at as usize);
-        flow.set_entry(None);
+    pub(in crate::engine) fn disarm(&mut self, table: &Table, id: u32) {
+        if table.flow(id).slot().is_none() {
+            return;
+        }
+        self.wheel.remove(table, id);
+        self.queues.remove(table, id);
+        self.flows -= 1;
     }
 
     /// Looks at flows whose time may be over, a bounded number; lets go of those for which it is and hands them to
     /// `expire`. Returns whether there is more to do at once.
-    pub fn advance(&mut self, now: Instant, timeouts: &Timeouts, mut expire: impl FnMut(Arc<Flow>)) -> bool {
+    pub(in crate::engine) fn advance(
+        &mut self,
+        table: &Table,
+        now: Instant,
+        timeouts: &Timeouts,
+        mut expire: impl FnMut(u32),
+    ) -> bool {
         for _ in 0..BUDGET {
-            let Some(at) = self.wheel.due(now) else { return false };
-            let flow = Arc::clone(&self.entries[at as usize].flow);
-            let deadline = flow.deadline(now, timeouts);
+            let Some(id) = self.wheel.due(now) else { return false };
+            let deadline = table.flow(id).deadline(now, timeouts);
             if deadline <= now {
-                self.disarm(&flow);
-                expire(flow);
+                self.disarm(table, id);
+                expire(id);
             } else {
-                self.wheel.place(&mut self.entries, at, deadline, now);
+                self.wheel.place(table, id, deadline, now);
             }
         }
         true
@@ -73,18 +77,7 @@ impl Expiry {
     }
 
     /// The flow that is to be ended if another is to have room; `None` if all flows there are in use.
-    pub fn victim(&mut self, scope: &Scope) -> Option<Arc<Flow>> {
-        let at = self.queues.victim(&mut self.entries, scope)?;
-        Some(Arc::clone(&self.entries[at as usize].flow))
-    }
-
-    fn entry(&mut self, flow: &Arc<Flow>) -> u32 {
-        if let Some(at) = flow.entry() {
-            return at;
-        }
-        let at = self.entries.insert(Entry::new(Arc::clone(flow)));
-        let at = u32::try_from(at).expect("as many as the table at most");
-        flow.set_entry(Some(at));
-        at
+    pub(in crate::engine) fn victim(&mut self, table: &Table, scope: &Scope) -> Option<u32> {
+        self.queues.victim(table, scope)
     }
 }

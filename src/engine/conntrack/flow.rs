@@ -1,202 +1,71 @@
 //! A flow: its two keys, where it goes, and the little of it that changes with every packet.
 
-use std::hash::{Hash, Hasher};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use super::sync::AtomicBool;
+use arc_swap::{ArcSwapOption, Guard};
+
+use super::key::{Direction, FlowKey};
+use super::list::{Link, Strand};
+use super::state::State;
+use super::sync;
 use super::tcp::{Outcome, Tracker, TrackerCell};
 use crate::config::{BackendId, ServiceId, Timeouts};
 use crate::engine::counters::Traffic;
 use crate::engine::nat::Rewrite;
 use crate::engine::path::Path;
 use crate::engine::{Instant, WorkerId};
-use crate::wire::{Address, Endpoint, Protocol, TcpSegment};
+use crate::wire::{Protocol, TcpSegment, Tuple};
 
-/// Identifies the packets of one flow in one direction. ICMP queries have their identifier where the port is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FlowKey {
-    /// Where the packet comes from.
-    pub source: Endpoint,
-    /// Where it goes.
-    pub destination: Endpoint,
-    /// TCP or UDP; another one in a tunnel, with ports of 0.
-    pub protocol: Protocol,
-}
-
-impl FlowKey {
-    /// The key of packets between these addresses whose protocol has no ports.
-    pub const fn portless(source: Address, destination: Address, protocol: Protocol) -> Self {
-        Self { source: Endpoint::new(source, 0), destination: Endpoint::new(destination, 0), protocol }
-    }
-
-    /// The key of an answer to a packet with this key.
-    #[inline]
-    pub const fn invert(&self) -> Self {
-        Self { source: self.destination, destination: self.source, protocol: self.protocol }
-    }
-}
-
-impl Hash for FlowKey {
-    /// Few wide writes instead of one for each field: this runs for every packet.
-    #[inline]
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_u128(u128::from_ne_bytes(*self.source.address.octets()));
-        state.write_u128(u128::from_ne_bytes(*self.destination.address.octets()));
-        let ports = u64::from(self.source.port) << 16 | u64::from(self.destination.port);
-        state.write_u64(ports << 8 | u64::from(self.protocol.0));
-    }
-}
-
-/// Which way a packet of a flow goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Direction {
-    /// From the client.
-    Original,
-    /// From the backend.
-    Reply,
-}
-
-impl Direction {
-    /// The other one.
-    #[inline]
-    pub const fn other(self) -> Self {
-        match self {
-            Self::Original => Self::Reply,
-            Self::Reply => Self::Original,
-        }
-    }
-}
-
-/// State of a flow: for TCP that of RFC 9293 as a middlebox sees it (nf_conntrack's names).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum State {
-    /// The client has sent a SYN.
-    SynSent,
-    /// Both have sent a SYN: simultaneous open.
-    SynSent2,
-    /// The backend has answered SYN-ACK.
-    SynReceived,
-    /// Open.
-    Established,
-    /// One side has sent a FIN.
-    FinWait,
-    /// That FIN is acknowledged: half-closed.
-    CloseWait,
-    /// Both sides have sent a FIN.
-    LastAck,
-    /// Both FINs are acknowledged.
-    TimeWait,
-    /// Reset.
-    Close,
-    /// UDP, no answer yet.
-    Unreplied,
-    /// UDP with an answer.
-    Replied,
-    /// UDP, and the client has gone on after an answer.
-    Assured,
-}
-
-/// How much a flow is worth when there is no room.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Lifecycle {
-    /// Half-open: the client has not shown that it gets what is sent to it; its address may be forged.
-    HalfOpen,
-    /// Over, kept for late packets.
-    Closing,
-    /// In use: never evicted.
-    Established,
-}
-
-impl State {
-    /// All of them.
-    pub const ALL: [Self; 12] = [
-        Self::SynSent,
-        Self::SynSent2,
-        Self::SynReceived,
-        Self::Established,
-        Self::FinWait,
-        Self::CloseWait,
-        Self::LastAck,
-        Self::TimeWait,
-        Self::Close,
-        Self::Unreplied,
-        Self::Replied,
-        Self::Assured,
-    ];
-
-    /// The name in listings and JSON.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::SynSent => "syn-sent",
-            Self::SynSent2 => "syn-sent2",
-            Self::SynReceived => "syn-received",
-            Self::Established => "established",
-            Self::FinWait => "fin-wait",
-            Self::CloseWait => "close-wait",
-            Self::LastAck => "last-ack",
-            Self::TimeWait => "time-wait",
-            Self::Close => "close",
-            Self::Unreplied => "unreplied",
-            Self::Replied => "replied",
-            Self::Assured => "assured",
-        }
-    }
-
-    /// Its worth when there is no room. A connection is in use while data may be sent again: half-closed (R50), and
-    /// until both FINs are acknowledged.
-    pub const fn lifecycle(self) -> Lifecycle {
-        match self {
-            Self::SynSent | Self::SynSent2 | Self::SynReceived | Self::Unreplied | Self::Replied => Lifecycle::HalfOpen,
-            Self::TimeWait | Self::Close => Lifecycle::Closing,
-            Self::Established | Self::FinWait | Self::CloseWait | Self::LastAck | Self::Assured => {
-                Lifecycle::Established
-            }
-        }
-    }
-
-    /// How long a flow in this state is remembered without a packet.
-    pub const fn timeout(self, timeouts: &Timeouts) -> Duration {
-        match self {
-            Self::SynSent | Self::SynSent2 => timeouts.tcp_syn_sent,
-            Self::SynReceived => timeouts.tcp_syn_received,
-            Self::Established => timeouts.tcp_established,
-            Self::FinWait | Self::CloseWait | Self::LastAck => timeouts.tcp_closing,
-            Self::TimeWait => timeouts.tcp_time_wait,
-            Self::Close => timeouts.tcp_close,
-            Self::Unreplied => timeouts.udp_unreplied,
-            Self::Replied | Self::Assured => timeouts.udp,
-        }
-    }
-}
-
-/// One flow. Its keys and its way never change; what changes is written by its owner alone, without a lock.
-#[derive(Debug)]
+/// One flow, in three cache lines; a packet of an open connection needs the first two.
+///
+/// Records are used again and again ([`super::memory`]), so all of it is written through shared references. Its keys and
+/// its way are written before it is entered into the table, and stay as long as anybody holds it; what changes is written
+/// by its owner alone, without a lock.
+#[derive(Debug, Default)]
+#[repr(C, align(64))]
 pub struct Flow {
-    original: FlowKey,
-    reply: FlowKey,
-    rewrites: [Rewrite; 2],
-    path: Option<Arc<Path>>,
-    /// The service it came for.
-    pub service: ServiceId,
-    /// The backend it goes to.
-    pub backend: BackendId,
-    /// The worker that handles its packets.
-    pub owner: WorkerId,
-    /// Whether its source port is leased (full NAT), and has to be given back.
-    pub leased: bool,
-    /// When its first packet came.
-    pub opened: Instant,
+    addresses: [AtomicU64; 2],
     /// Packets and bytes from the client, and from the backend.
     pub traffic: [Traffic; 2],
-    state: AtomicU8,
-    alive: AtomicBool,
-    last_seen: AtomicU32,
-    entry: AtomicU32,
+    ports: [AtomicU32; 2],
+    /// What its [`Rewrite`]s say: two words for each direction, or the entropy of its tunnel.
+    changes: [AtomicU32; 2],
+
     tracker: TrackerCell,
+    service: AtomicU16,
+    backend: AtomicU16,
+    last_seen: AtomicU32,
+    protocol: AtomicU8,
+    state: AtomicU8,
+    owner: AtomicU8,
+    kind: AtomicU8,
+
+    alive: sync::AtomicBool,
+    class: AtomicU8,
+    slot: AtomicU16,
+    queued_at: AtomicU32,
+    opened: AtomicU32,
+    pub(super) holders: sync::AtomicU32,
+    links: [Link; Strand::COUNT],
+    /// IPv6 addresses have no room here.
+    wide: ArcSwapOption<Wide>,
+    path: ArcSwapOption<Path>,
 }
+
+const _: () = assert!(cfg!(feature = "shuttle") || size_of::<Flow>() == 192, "three cache lines");
+
+/// Cache lines of a flow that a packet needs.
+pub(super) const HOT_LINES: usize = 2;
+
+/// Addresses of both keys.
+type Wide = [[u64; 4]; 2];
+
+/// Bits of `kind`: its source port is leased; it goes by a tunnel; its addresses are those of IPv6.
+const LEASED: u8 = 1;
+const TUNNELLED: u8 = 2;
+const WIDE: u8 = 4;
 
 /// What the slow path plans for a new flow.
 #[derive(Clone, Debug)]
@@ -209,87 +78,159 @@ pub(in crate::engine) struct Plan {
     pub service: ServiceId,
     pub backend: BackendId,
     pub owner: WorkerId,
+    /// Whether its source port is leased (full NAT), and has to be given back.
     pub leased: bool,
 }
 
 impl Flow {
-    /// A flow whose first packet arrives now.
-    pub(in crate::engine) fn new(plan: &Plan, now: Instant) -> Self {
-        let state = if plan.original.protocol == Protocol::TCP { State::SynSent } else { State::Unreplied };
-        Self {
-            original: plan.original,
-            reply: plan.reply,
-            rewrites: plan.rewrites,
-            path: plan.path.clone(),
-            service: plan.service,
-            backend: plan.backend,
-            owner: plan.owner,
-            leased: plan.leased,
-            opened: now,
-            traffic: Default::default(),
-            state: AtomicU8::new(state as u8),
-            alive: AtomicBool::new(true),
-            last_seen: AtomicU32::new(millis_up(now)),
-            entry: AtomicU32::new(NOT_NOTED),
-            tracker: TrackerCell::default(),
+    /// Makes it a flow whose first packet arrives now.
+    pub(super) fn begin(&self, plan: &Plan, now: Instant) {
+        let mut wide = Wide::default();
+        for (direction, key) in Direction::BOTH.into_iter().zip([&plan.original, &plan.reply]) {
+            let tuple = key.tuple();
+            match tuple {
+                Tuple::V4 { addresses, .. } => self.addresses[direction as usize].store(addresses, Relaxed),
+                Tuple::V6 { addresses, .. } => wide[direction as usize] = addresses,
+            }
+            self.ports[direction as usize].store(tuple.ports(), Relaxed);
+            self.changes[direction as usize].store(plan.rewrites[direction as usize].pack(), Relaxed);
+            let traffic = &self.traffic[direction as usize];
+            traffic.packets.reset();
+            traffic.bytes.reset();
         }
+        let is_wide = !plan.original.source.address.is_v4();
+        let kind = [(LEASED, plan.leased), (TUNNELLED, plan.path.is_some()), (WIDE, is_wide)];
+        self.kind.store(kind.into_iter().filter(|(_, is)| *is).map(|(bit, _)| bit).sum(), Relaxed);
+        if is_wide {
+            self.wide.store(Some(Arc::new(wide)));
+        }
+        if plan.path.is_some() {
+            self.path.store(plan.path.clone());
+        }
+        self.service.store(plan.service.0, Relaxed);
+        self.backend.store(plan.backend.0, Relaxed);
+        self.owner.store(u8::try_from(plan.owner.0).expect("fewer workers than 256"), Relaxed);
+        self.protocol.store(plan.original.protocol.0, Relaxed);
+        self.set_state(if plan.original.protocol == Protocol::TCP { State::SynSent } else { State::Unreplied });
+        self.tracker.store(&Tracker::default());
+        self.opened.store(seconds(now), Relaxed);
+        self.touch(now);
+        self.class.store(0, Relaxed);
+        self.slot.store(NO_SLOT, Relaxed);
+        self.alive.store(true, Relaxed);
     }
 
-    /// A copy of this flow as it is now, owned by the one worker of a rehearsal. It holds no lease: its port is the
-    /// original's.
-    pub(in crate::engine) fn rehearsed(&self) -> Self {
-        let copy = Self {
-            original: self.original,
-            reply: self.reply,
-            rewrites: self.rewrites,
-            path: self.path.as_deref().map(|path| Arc::new(path.rehearsed())),
-            service: self.service,
-            backend: self.backend,
+    /// Makes it a copy of another as that is now, owned by the one worker of a rehearsal. It holds no lease: its port is
+    /// the original's.
+    pub(super) fn copy(&self, other: &Self) {
+        let way = |direction: Direction| (other.key(direction), other.rewrite(direction));
+        let [(original, there), (reply, back)] = Direction::BOTH.map(way);
+        let plan = Plan {
+            original,
+            reply,
+            rewrites: [there, back],
+            path: other.path().as_ref().map(|path| Arc::new(path.rehearsed())),
+            service: other.service(),
+            backend: other.backend(),
             owner: WorkerId(0),
             leased: false,
-            opened: self.opened,
-            traffic: Default::default(),
-            state: AtomicU8::new(self.state.load(Relaxed)),
-            alive: AtomicBool::new(true),
-            last_seen: AtomicU32::new(self.last_seen.load(Relaxed)),
-            entry: AtomicU32::new(NOT_NOTED),
-            tracker: TrackerCell::default(),
         };
-        copy.tracker.store(&self.tracker.load());
-        copy
+        self.begin(&plan, Instant::ZERO);
+        self.set_state(other.state());
+        self.opened.store(other.opened.load(Relaxed), Relaxed);
+        self.last_seen.store(other.last_seen(), Relaxed);
+        self.tracker.store(&other.tracker.load());
+    }
+
+    /// Lets go of what it has elsewhere: nobody holds it.
+    pub(super) fn end(&self) {
+        if self.has(WIDE) {
+            self.wide.store(None);
+        }
+        if self.has(TUNNELLED) {
+            self.path.store(None);
+        }
     }
 
     /// Key of the packets of one direction.
+    pub fn key(&self, direction: Direction) -> FlowKey {
+        FlowKey::new(&self.tuple(direction), self.protocol())
+    }
+
+    /// What stands in the packets of one direction.
     #[inline]
-    pub const fn key(&self, direction: Direction) -> &FlowKey {
-        match direction {
-            Direction::Original => &self.original,
-            Direction::Reply => &self.reply,
+    pub(in crate::engine) fn tuple(&self, direction: Direction) -> Tuple {
+        let ports = self.ports[direction as usize].load(Relaxed);
+        if !self.has(WIDE) {
+            return Tuple::V4 { addresses: self.addresses[direction as usize].load(Relaxed), ports };
         }
+        // Of a record that is being used again, whose addresses another thread is about to write, anything will do.
+        let addresses = self.wide.load().as_ref().map_or([0; 4], |wide| wide[direction as usize]);
+        Tuple::V6 { addresses, ports }
+    }
+
+    /// Whether packets of this direction have this key.
+    #[inline]
+    pub(super) fn has_key(&self, direction: Direction, tuple: &Tuple, protocol: Protocol) -> bool {
+        self.tuple(direction) == *tuple && self.protocol() == protocol
+    }
+
+    /// TCP or UDP, or another for a service that carries any.
+    #[inline]
+    pub fn protocol(&self) -> Protocol {
+        Protocol(self.protocol.load(Relaxed))
     }
 
     /// What is done to the packets of one direction.
     #[inline]
-    pub const fn rewrite(&self, direction: Direction) -> &Rewrite {
-        &self.rewrites[direction as usize]
+    pub fn rewrite(&self, direction: Direction) -> Rewrite {
+        let changes = self.changes[direction as usize].load(Relaxed);
+        if self.is_tunnelled() { Rewrite::unpack_tunnelled(direction, changes) } else { Rewrite::unpack_nat(changes) }
+    }
+
+    /// Whether it goes by a tunnel.
+    #[inline]
+    pub fn is_tunnelled(&self) -> bool {
+        self.has(TUNNELLED)
     }
 
     /// The way to its backend, if it goes by a tunnel. The flow keeps it, whatever becomes of the configuration.
     #[inline]
-    pub fn path(&self) -> Option<&Path> {
-        self.path.as_deref()
+    pub fn path(&self) -> Guard<Option<Arc<Path>>> {
+        self.path.load()
     }
 
-    /// The direction of a packet with this key, if it is of this flow.
+    /// The service it came for.
     #[inline]
-    pub fn direction(&self, key: &FlowKey) -> Option<Direction> {
-        if self.original == *key {
-            Some(Direction::Original)
-        } else if self.reply == *key {
-            Some(Direction::Reply)
-        } else {
-            None
-        }
+    pub fn service(&self) -> ServiceId {
+        ServiceId(self.service.load(Relaxed))
+    }
+
+    /// The backend it goes to.
+    #[inline]
+    pub fn backend(&self) -> BackendId {
+        BackendId(self.backend.load(Relaxed))
+    }
+
+    /// The worker that handles its packets.
+    #[inline]
+    pub fn owner(&self) -> WorkerId {
+        WorkerId(self.owner.load(Relaxed).into())
+    }
+
+    /// Whether its source port is leased (full NAT), and has to be given back.
+    pub fn is_leased(&self) -> bool {
+        self.has(LEASED)
+    }
+
+    #[inline]
+    fn has(&self, kind: u8) -> bool {
+        self.kind.load(Relaxed) & kind != 0
+    }
+
+    /// Time since its first packet came, to the second.
+    pub fn age(&self, now: Instant) -> Duration {
+        Duration::from_secs(seconds(now).saturating_sub(self.opened.load(Relaxed)).into())
     }
 
     /// The state now.
@@ -325,7 +266,7 @@ impl Flow {
         self.tracker.store(tracker);
     }
 
-    /// False once it has left the table: caches and wheels that still point to it let go.
+    /// False once it has left the table.
     #[inline]
     pub fn is_alive(&self) -> bool {
         self.alive.load(Relaxed)
@@ -360,21 +301,45 @@ impl Flow {
         self.last_seen.load(Relaxed)
     }
 
-    /// Its number among its worker's flows, if it is noted there.
-    pub(super) fn entry(&self) -> Option<u32> {
-        Some(self.entry.load(Relaxed)).filter(|entry| *entry != NOT_NOTED)
+    /// Its place in a list; see there.
+    pub(super) fn link(&self, strand: Strand) -> &Link {
+        &self.links[strand as usize]
     }
 
-    pub(super) fn set_entry(&self, entry: Option<u32>) {
-        self.entry.store(entry.unwrap_or(NOT_NOTED), Relaxed);
+    /// The slot of its owner's wheel in which it lies.
+    pub(super) fn slot(&self) -> Option<u16> {
+        Some(self.slot.load(Relaxed)).filter(|slot| *slot != NO_SLOT)
+    }
+
+    pub(super) fn set_slot(&self, slot: Option<u16>) {
+        self.slot.store(slot.unwrap_or(NO_SLOT), Relaxed);
+    }
+
+    /// Which of its owner's queues it stands in, and when it had last been seen as it took that place.
+    pub(super) fn queued(&self) -> Option<(Class, u32)> {
+        let class = match self.class.load(Relaxed) {
+            0 => return None,
+            1 => Class::HalfOpen,
+            _ => Class::Closing,
+        };
+        Some((class, self.queued_at.load(Relaxed)))
+    }
+
+    pub(super) fn set_queued(&self, class: Option<Class>) {
+        self.class.store(class.map_or(0, |class| class as u8 + 1), Relaxed);
+        self.queued_at.store(self.last_seen(), Relaxed);
     }
 }
 
-/// Cache lines that a flow lies in.
-pub const FLOW_LINES: usize = size_of::<Flow>().div_ceil(64);
+/// What may be evicted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Class {
+    HalfOpen,
+    Closing,
+}
 
-/// More than there can be flows.
-const NOT_NOTED: u32 = u32::MAX;
+/// More than a wheel has slots.
+const NO_SLOT: u16 = u16::MAX;
 
 /// Differences beyond 46 days are taken for a clock that is ahead.
 const AHEAD: u32 = 1 << 28;
@@ -391,10 +356,14 @@ const fn millis_up(now: Instant) -> u32 {
     millis(now.as_micros() + 999)
 }
 
+fn seconds(now: Instant) -> u32 {
+    u32::try_from(now.as_micros() / 1_000_000).unwrap_or(u32::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::Address;
+    use crate::wire::{Address, Endpoint};
 
     fn flow(now: Instant) -> Flow {
         let end = |n| Endpoint::new(Address::v4([10, 0, 0, n]), 53);
@@ -409,7 +378,9 @@ mod tests {
             owner: WorkerId(0),
             leased: false,
         };
-        Flow::new(&plan, now)
+        let flow = Flow::default();
+        flow.begin(&plan, now);
+        flow
     }
 
     #[test]

@@ -1,37 +1,14 @@
-//! Doubly linked lists through the entries of a slab: an entry is taken out of the middle without a search, and no list
+//! Doubly linked lists through the flows of one worker: a flow is taken out of the middle without a search, and no list
 //! ever holds one that is gone.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-use slab::Slab;
+use super::table::Table;
 
-use super::flow::Flow;
-use super::queues::Queued;
-
-/// No entry, where the number of one might stand.
+/// No flow, where the number of one might stand.
 pub(super) const NOWHERE: u32 = u32::MAX;
 
-/// What a worker keeps of one of its flows.
-#[derive(Debug)]
-pub(super) struct Entry {
-    pub(super) flow: Arc<Flow>,
-    /// The wheel's slot in which it lies.
-    pub(super) slot: Option<u16>,
-    /// The queues in which it stands, if it may be evicted.
-    pub(super) queued: Option<Queued>,
-    links: [Link; Strand::COUNT],
-}
-
-/// All flows of a worker.
-pub(super) type Entries = Slab<Entry>;
-
-impl Entry {
-    pub(super) fn new(flow: Arc<Flow>) -> Self {
-        Self { flow, slot: None, queued: None, links: [Link::default(); Strand::COUNT] }
-    }
-}
-
-/// An entry may be in one list of each strand.
+/// A flow may be in one list of each strand.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Strand {
     /// A slot of the wheel.
@@ -43,18 +20,23 @@ pub(super) enum Strand {
 }
 
 impl Strand {
-    const COUNT: usize = 4;
+    pub(super) const COUNT: usize = 4;
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Link {
-    before: u32,
-    after: u32,
+/// What a flow knows of its neighbours in a list. Written by its owner alone.
+#[derive(Debug, Default)]
+pub(super) struct Link {
+    before: AtomicU32,
+    after: AtomicU32,
 }
 
-impl Default for Link {
-    fn default() -> Self {
-        Self { before: NOWHERE, after: NOWHERE }
+impl Link {
+    pub(super) fn after(&self) -> u32 {
+        self.after.load(Relaxed)
+    }
+
+    pub(super) fn set_after(&self, id: u32) {
+        self.after.store(id, Relaxed);
     }
 }
 
@@ -73,7 +55,7 @@ impl Default for List {
 }
 
 impl List {
-    /// The entry that has been in it longest.
+    /// The flow that has been in it longest.
     pub(super) fn first(&self) -> Option<u32> {
         (self.first != NOWHERE).then_some(self.first)
     }
@@ -82,32 +64,31 @@ impl List {
         self.len
     }
 
-    /// Appends an entry that is in no list of this strand.
-    pub(super) fn push(&mut self, entries: &mut Entries, strand: Strand, at: u32) {
-        *link(entries, strand, at) = Link { before: self.last, after: NOWHERE };
+    /// Appends a flow that is in no list of this strand.
+    pub(super) fn push(&mut self, table: &Table, strand: Strand, id: u32) {
+        let link = table.flow(id).link(strand);
+        link.before.store(self.last, Relaxed);
+        link.set_after(NOWHERE);
         match self.first() {
-            None => self.first = at,
-            Some(_) => link(entries, strand, self.last).after = at,
+            None => self.first = id,
+            Some(_) => table.flow(self.last).link(strand).set_after(id),
         }
-        self.last = at;
+        self.last = id;
         self.len += 1;
     }
 
-    /// Takes out an entry of this list.
-    pub(super) fn remove(&mut self, entries: &mut Entries, strand: Strand, at: u32) {
-        let Link { before, after } = std::mem::take(link(entries, strand, at));
+    /// Takes out a flow of this list.
+    pub(super) fn remove(&mut self, table: &Table, strand: Strand, id: u32) {
+        let link = table.flow(id).link(strand);
+        let (before, after) = (link.before.load(Relaxed), link.after());
         match before {
             NOWHERE => self.first = after,
-            before => link(entries, strand, before).after = after,
+            before => table.flow(before).link(strand).set_after(after),
         }
         match after {
             NOWHERE => self.last = before,
-            after => link(entries, strand, after).before = before,
+            after => table.flow(after).link(strand).before.store(before, Relaxed),
         }
         self.len -= 1;
     }
-}
-
-fn link(entries: &mut Entries, strand: Strand, at: u32) -> &mut Link {
-    &mut entries[at as usize].links[strand as usize]
 }

@@ -1,21 +1,26 @@
 //! Connection tracking: what a flow is, where it is kept, how its TCP state moves, when it is forgotten.
 
-mod cache;
 mod drain;
 mod expiry;
 mod flow;
+mod index;
+mod key;
 mod list;
+mod memory;
 pub mod one_way;
 mod queues;
+mod state;
 mod sync;
 mod table;
 pub mod tcp;
 mod wheel;
 mod window;
 
-pub use cache::FlowCache;
 pub use expiry::Expiry;
+pub use flow::Flow;
 pub(super) use flow::Plan;
-pub use flow::{Direction, FLOW_LINES, Flow, FlowKey, Lifecycle, State};
+pub use key::{Direction, FlowKey};
+pub use memory::FlowRef;
 pub use queues::Scope;
-pub use table::{Refused, Table};
+pub use state::{Lifecycle, State};
+pub use table::{Listed, Refused, Table};

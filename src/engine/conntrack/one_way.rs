@@ -4,7 +4,7 @@
 //! said, so nothing that a client says may do harm: a FIN leaves room for an answer as long as ACKs keep coming, and what
 //! a RST has closed is open again for whoever goes on, since the RST may have been anybody's.
 
-use super::flow::State;
+use super::state::State;
 use super::tcp::Outcome;
 use crate::wire::TcpFlags;
 

@@ -4,8 +4,11 @@ use std::collections::HashMap;
 
 use foldhash::fast::RandomState;
 
-use super::flow::{Direction, Flow, Lifecycle};
-use super::list::{Entries, Entry, List, Strand};
+use super::flow::{Class, Flow};
+use super::key::Direction;
+use super::list::{List, Strand};
+use super::state::Lifecycle;
+use super::table::Table;
 use crate::config::ServiceId;
 use crate::engine::counters::Shortage;
 use crate::wire::{Endpoint, Protocol};
@@ -52,25 +55,10 @@ impl Scope {
         let ports = Self::ports(reply.source, reply.protocol, reply.destination.port);
         [
             Some((Self::Table, Strand::Table)),
-            Some((Self::Service(flow.service), Strand::Service)),
-            flow.leased.then_some((ports, Strand::Ports)),
+            Some((Self::Service(flow.service()), Strand::Service)),
+            flow.is_leased().then_some((ports, Strand::Ports)),
         ]
     }
-}
-
-/// An entry's place in the queues.
-#[derive(Debug)]
-pub(super) struct Queued {
-    class: Class,
-    /// When it had last been seen as it took this place.
-    seen: u32,
-}
-
-/// What may be evicted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Class {
-    HalfOpen,
-    Closing,
 }
 
 impl Class {
@@ -90,23 +78,25 @@ pub(super) struct Queues {
 }
 
 impl Queues {
-    /// Puts an entry at the end of the queues of its class; takes it from where it stood.
-    pub(super) fn place(&mut self, entries: &mut Entries, at: u32) {
-        self.remove(entries, at);
-        let entry = &mut entries[at as usize];
-        let Some(class) = Class::of(&entry.flow) else { return };
-        entry.queued = Some(Queued { class, seen: entry.flow.last_seen() });
-        for (scope, strand) in Scope::of(&entry.flow).into_iter().flatten() {
-            self.scopes.entry(scope).or_default()[class as usize].push(entries, strand, at);
+    /// Puts a flow at the end of the queues of its class; takes it from where it stood.
+    pub(super) fn place(&mut self, table: &Table, id: u32) {
+        self.remove(table, id);
+        let flow = table.flow(id);
+        let Some(class) = Class::of(flow) else { return };
+        flow.set_queued(Some(class));
+        for (scope, strand) in Scope::of(flow).into_iter().flatten() {
+            self.scopes.entry(scope).or_default()[class as usize].push(table, strand, id);
         }
     }
 
-    /// Takes an entry out, if it is in.
-    pub(super) fn remove(&mut self, entries: &mut Entries, at: u32) {
-        let Some(Queued { class, .. }) = entries[at as usize].queued.take() else { return };
-        for (scope, strand) in Scope::of(&entries[at as usize].flow).into_iter().flatten() {
+    /// Takes a flow out, if it is in.
+    pub(super) fn remove(&mut self, table: &Table, id: u32) {
+        let flow = table.flow(id);
+        let Some((class, _)) = flow.queued() else { return };
+        flow.set_queued(None);
+        for (scope, strand) in Scope::of(flow).into_iter().flatten() {
             let queues = self.scopes.get_mut(&scope).expect("what is queued has queues");
-            queues[class as usize].remove(entries, strand, at);
+            queues[class as usize].remove(table, strand, id);
             if queues.iter().all(|queue| queue.len() == 0) {
                 self.scopes.remove(&scope);
             }
@@ -121,17 +111,17 @@ impl Queues {
     /// Oldest is by when it took its state, not by when it would be forgotten: else the class with the shortest timeout
     /// would pay for all. Of UDP, whose flows may be half-open all their life, what was seen since is spared once; each
     /// sparing costs a packet.
-    pub(super) fn victim(&mut self, entries: &mut Entries, scope: &Scope) -> Option<u32> {
+    pub(super) fn victim(&mut self, table: &Table, scope: &Scope) -> Option<u32> {
         let [half_open, closing] = self.scopes.get(scope)?;
         let class = if closing.len() > half_open.len() { Class::Closing } else { Class::HalfOpen };
         for _ in 0..SPARED {
-            let at = self.first(scope, class)?;
-            if !entries[at as usize].is_spared() {
-                return Some(at);
+            let id = self.first(scope, class)?;
+            if !table.flow(id).is_spared() {
+                return Some(id);
             }
-            self.place(entries, at);
+            self.place(table, id);
         }
-        self.first(scope, class).filter(|at| !entries[*at as usize].has_moved())
+        self.first(scope, class).filter(|id| !table.flow(*id).has_moved())
     }
 
     fn first(&self, scope: &Scope, class: Class) -> Option<u32> {
@@ -139,15 +129,14 @@ impl Queues {
     }
 }
 
-impl Entry {
+impl Flow {
     fn is_spared(&self) -> bool {
-        let seen = self.queued.as_ref().map(|queued| queued.seen);
-        let udp = self.flow.key(Direction::Original).protocol == Protocol::UDP;
-        self.has_moved() || (udp && seen != Some(self.flow.last_seen()))
+        let seen = self.queued().map(|(_, seen)| seen);
+        self.has_moved() || (self.protocol() == Protocol::UDP && seen != Some(self.last_seen()))
     }
 
     /// Whether it stands in the wrong queue: a worker that has only a fragment of the flow may have moved its state.
     fn has_moved(&self) -> bool {
-        self.queued.as_ref().map(|queued| queued.class) != Class::of(&self.flow)
+        self.queued().map(|(class, _)| class) != Class::of(self)
     }
 }

@@ -15,7 +15,8 @@
 
 mod cell;
 
-use super::flow::{Direction, State};
+use super::key::Direction;
+use super::state::State;
 use super::window::{Fit, Offer, Side, before};
 use crate::wire::{TcpFlags, TcpSegment};
 

@@ -9,7 +9,8 @@
 //! IV   sack       >= receiver.end - max(66000, sender.max_window) - 1
 //! ```
 
-use super::flow::{Direction, State};
+use super::key::Direction;
+use super::state::State;
 use crate::wire::{TcpFlags, TcpSegment};
 
 /// `a` lies before `b` in sequence space (RFC 9293 3.4).
@@ -248,13 +249,15 @@ impl Offer {
         segment.flags.has(TcpFlags::ACK) && before(isn, segment.ack) && !before(end, segment.ack)
     }
 
-    /// Three words, and a byte in the low bits of a fourth.
-    pub(super) const fn pack(&self) -> ([u32; 3], u32) {
-        ([self.isn, self.end, self.window as u32], self.scale as u32 | (self.flags as u32) << 4)
+    /// Two words, and a byte in the low bits of a third: no SYN carries more than fits an IP packet.
+    pub(super) const fn pack(&self) -> ([u32; 2], u32) {
+        let length = self.end.wrapping_sub(self.isn);
+        ([self.isn, length << 16 | self.window as u32], self.scale as u32 | (self.flags as u32) << 4)
     }
 
-    pub(super) const fn unpack([isn, end, window]: [u32; 3], small: u32) -> Self {
-        let ([byte, ..], [a, b, ..]) = (small.to_le_bytes(), window.to_le_bytes());
+    pub(super) const fn unpack([isn, rest]: [u32; 2], small: u32) -> Self {
+        let ([byte, ..], [a, b, ..]) = (small.to_le_bytes(), rest.to_le_bytes());
+        let end = isn.wrapping_add(rest >> 16);
         Self { isn, end, window: u16::from_le_bytes([a, b]), scale: byte & 15, flags: byte >> 4 }
     }
 }

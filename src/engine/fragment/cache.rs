@@ -1,13 +1,12 @@
 //! The datagrams in work: what has arrived of each, and what is held.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
 use std::time::Duration;
 
 use foldhash::fast::FixedState;
 
 use crate::config::Timeouts;
-use crate::engine::conntrack::{Direction, Flow};
+use crate::engine::conntrack::{Direction, FlowRef};
 use crate::engine::verdict::DropReason;
 use crate::engine::{Instant, Outgoing};
 use crate::wire::{Address, Fragment, Packet, Protocol};
@@ -50,7 +49,7 @@ impl DatagramKey {
 pub(in crate::engine) enum Way {
     /// Where their flow goes, with this identification. What follows in a TCP segment ends so far behind `sequence` as the
     /// datagram is long.
-    Flow { flow: Arc<Flow>, direction: Direction, id: u32, sequence: Option<u32> },
+    Flow { flow: FlowRef, direction: Direction, id: u32, sequence: Option<u32> },
     /// Nowhere: they are a ping to us, and each is answered with its like.
     Echo,
 }

@@ -41,7 +41,7 @@ impl Engine {
             Admission::First => self.first_fragment(&key, packet, now, trace),
             Admission::Known(way) => {
                 if let Way::Flow { flow, .. } = &way {
-                    trace.route(Route { service: Some(flow.service), backend: Some(flow.backend) });
+                    trace.route(Route { service: Some(flow.service()), backend: Some(flow.backend()) });
                 }
                 self.later_fragment(&way, packet, now)
             }
@@ -71,7 +71,7 @@ impl Engine {
             }
             return verdict;
         };
-        let verdict = self.follow(&key, packet, now, trace);
+        let verdict = self.follow(&key.tuple(), packet, now, trace);
         let known = if verdict == Verdict::Forward { self.shared.table.find(&key) } else { None };
         let Some((flow, direction)) = known else {
             let reason = if let Verdict::Drop(reason) = verdict { reason } else { DropReason::NoFlow };
@@ -131,7 +131,7 @@ impl Engine {
         if rewrite(flow, direction, packet, now, &mut NoTrace).is_err() {
             return Err(DropReason::TooBig); // R9 again
         }
-        if flow.path().is_none() {
+        if !flow.is_tunnelled() {
             packet.set_fragment_id(id);
         }
         // Only the last one tells how long the segment is, all of which its receiver will acknowledge.

@@ -2,8 +2,8 @@
 
 pub mod ports;
 
-use super::conntrack::FlowKey;
-use crate::wire::{Packet, Translation};
+use super::conntrack::{Direction, FlowKey};
+use crate::wire::{Packet, Translation, Tuple};
 
 /// What is done to the packets of one direction of a flow: plain data, planned on the slow path.
 ///
@@ -32,15 +32,36 @@ impl Rewrite {
         let change = Translation::new((from.source, from.destination), (to.source, to.destination));
         Self::Nat { address_delta: change.address_delta, port_delta: change.port_delta }
     }
+
+    /// What it says, in a word. What it is, the flow knows.
+    pub(super) fn pack(self) -> u32 {
+        match self {
+            Self::Nat { address_delta, port_delta } => u32::from(address_delta) << 16 | u32::from(port_delta),
+            Self::Encapsulate { entropy } => entropy.into(),
+            Self::None => 0,
+        }
+    }
+
+    /// That of a flow without a tunnel.
+    #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "the halves of a word")]
+    pub(super) const fn unpack_nat(word: u32) -> Self {
+        Self::Nat { address_delta: (word >> 16) as u16, port_delta: word as u16 }
+    }
+
+    /// That of a flow with a tunnel, by which no answers come.
+    #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "the low half of a word")]
+    pub(super) const fn unpack_tunnelled(direction: Direction, word: u32) -> Self {
+        match direction {
+            Direction::Original => Self::Encapsulate { entropy: word as u16 },
+            Direction::Reply => Self::None,
+        }
+    }
 }
 
-/// Has a packet leave as the inverse of its answers' key, in place.
+/// Has a packet leave with these ends, in place.
 #[inline]
-pub(super) fn apply(packet: &mut Packet<'_>, answer: &FlowKey, address_delta: u16, port_delta: u16) {
-    packet.translate(&Translation {
-        source: answer.destination,
-        destination: answer.source,
-        address_delta,
-        port_delta,
-    });
+pub(super) fn apply(packet: &mut Packet<'_>, to: Tuple, address_delta: u16, port_delta: u16) {
+    packet.translate(&Translation { to, address_delta, port_delta });
 }

@@ -3,15 +3,13 @@
 use super::Packet;
 use crate::wire::ip::Family;
 use crate::wire::tunnel::Entry;
-use crate::wire::{Address, Checksum, Endpoint, Protocol, checksum};
+use crate::wire::{Address, Checksum, Endpoint, Protocol, Tuple, checksum};
 
 /// What NAT does to a packet of one flow and direction: both endpoints and, worked out once, what that does to a checksum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Translation {
-    /// The new source.
-    pub source: Endpoint,
-    /// The new destination, of the same family.
-    pub destination: Endpoint,
+    /// The new endpoints, of the same family.
+    pub to: Tuple,
     /// Checksum delta of the addresses: these stand in the pseudo-header too, so it concerns even a partial checksum.
     pub address_delta: u16,
     /// Checksum delta of the ports: these a partial checksum does not cover yet.
@@ -23,8 +21,7 @@ impl Translation {
     pub fn new(from: (Endpoint, Endpoint), to: (Endpoint, Endpoint)) -> Self {
         let addresses = |a: Endpoint, b: Endpoint| checksum::delta(a.address.header_bytes(), b.address.header_bytes());
         Self {
-            source: to.0,
-            destination: to.1,
+            to: Tuple::new(to.0, to.1),
             address_delta: checksum::add(addresses(from.0, to.0), addresses(from.1, to.1)),
             port_delta: checksum::add(
                 checksum::word_delta(from.0.port, to.0.port),
@@ -43,9 +40,7 @@ impl Packet<'_> {
         self.translate_header(to);
         if self.has_ports() {
             let at = usize::from(self.header.payload);
-            let [a, b] = to.source.port.to_be_bytes();
-            let [c, d] = to.destination.port.to_be_bytes();
-            self.bytes[at..at + 4].copy_from_slice(&[a, b, c, d]);
+            self.bytes[at..at + 4].copy_from_slice(&to.to.ports().to_ne_bytes());
             self.adjust_transport_checksum(to.address_delta, to.port_delta);
         } else {
             self.adjust_transport_checksum(to.address_delta, checksum::NO_CHANGE);
@@ -54,8 +49,8 @@ impl Packet<'_> {
 
     #[inline]
     fn translate_header(&mut self, to: &Translation) {
-        match self.header.family {
-            Family::V4 => {
+        match to.to {
+            Tuple::V4 { addresses, .. } => {
                 let header: &mut [u8; 20] = self.bytes.first_chunk_mut().expect("a parsed IPv4 header has 20 bytes");
                 let old_ttl = u16::from_be_bytes([header[8], header[9]]);
                 header[8] = header[8].wrapping_sub(1);
@@ -63,14 +58,14 @@ impl Packet<'_> {
                     checksum::add(to.address_delta, checksum::word_delta(old_ttl, old_ttl.wrapping_sub(0x100)));
                 let sum = u16::from_be_bytes([header[10], header[11]]);
                 header[10..12].copy_from_slice(&checksum::update(sum, change).to_be_bytes());
-                header[12..16].copy_from_slice(&to.source.address.v4_octets());
-                header[16..20].copy_from_slice(&to.destination.address.v4_octets());
+                header[12..20].copy_from_slice(&addresses.to_ne_bytes());
             }
-            Family::V6 => {
+            Tuple::V6 { addresses, .. } => {
                 let header: &mut [u8; 40] = self.bytes.first_chunk_mut().expect("a parsed IPv6 header has 40 bytes");
                 header[7] = header[7].wrapping_sub(1);
-                header[8..24].copy_from_slice(to.source.address.octets());
-                header[24..40].copy_from_slice(to.destination.address.octets());
+                for (at, word) in (8..).step_by(8).zip(addresses) {
+                    header[at..at + 8].copy_from_slice(&word.to_ne_bytes());
+                }
             }
         }
     }

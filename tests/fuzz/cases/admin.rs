@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use tungate::admin::{self, Answer, FlowFilter, Probe, Question, Request, Response, hex};
-use tungate::engine::conntrack::Flow;
+use tungate::engine::conntrack::FlowRef;
 use tungate::engine::{Instant, Shared};
 use tungate::wire::build;
 
@@ -62,7 +62,7 @@ pub(crate) fn run(data: &[u8]) {
 fn answered(request: Request, shared: &Arc<Shared>) {
     let before = (shared.table.len(), shared.counters.sum(|worker| &worker.received.packets));
     let doomed = RefCell::new(Vec::new());
-    let end_flow = |flow: Arc<Flow>| doomed.borrow_mut().push(flow);
+    let end_flow = |flow: FlowRef| doomed.borrow_mut().push(flow);
     let (started, now) = (Instant::from_micros(1_000_000_000), Instant::from_micros(1_005_000_000));
     let state = admin::State { shared, end_flow: &end_flow, started, now, file: "tungate.toml", text: CONFIG };
     let kills = matches!(request, Request::KillFlows(_));

@@ -2,8 +2,7 @@
 
 use tungate::wire::tunnel::{self, Encapsulation, Entry, Fit, Tunnel};
 use tungate::wire::{
-    Address, Checksum, Endpoint, Family, Gso, OFFLOAD_LEN, Offload, Packet, Protocol, Translation, icmp,
-    likely_endpoints, segment,
+    Address, Checksum, Endpoint, Family, Gso, OFFLOAD_LEN, Offload, Packet, Protocol, Translation, Tuple, icmp, segment,
 };
 
 use super::agree::agree;
@@ -14,7 +13,7 @@ use super::oracle;
 pub(crate) fn run(data: &[u8]) {
     let Some((header, bytes)) = data.split_first_chunk::<OFFLOAD_LEN>() else { return };
     assert_eq!(agree(bytes), Ok(()));
-    let _ = likely_endpoints(bytes);
+    let _ = Tuple::likely(bytes);
     opened(bytes);
     let Ok(offload) = Offload::parse(header) else { return };
     if !exercise(bytes, offload) {

@@ -2,14 +2,15 @@
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-use super::super::flow::{Direction, State};
+use super::super::key::Direction;
+use super::super::state::State;
 use super::super::window::{Fit, Offer, Side, before};
 use super::{Outcome, Passed, Tracker};
 use crate::wire::{TcpFlags, TcpSegment};
 
 /// A [`Tracker`] that can be shared: two sides of four words, what was let pass, and all small things in one.
 #[derive(Debug, Default)]
-pub(in crate::engine::conntrack) struct TrackerCell([AtomicU32; 14]);
+pub(in crate::engine::conntrack) struct TrackerCell([AtomicU32; 13]);
 
 /// Words of a side, the client's first; the first of them is its end.
 const SIDE: usize = 4;
@@ -81,8 +82,7 @@ impl TrackerCell {
     pub(in crate::engine::conntrack) fn load(&self) -> Tracker {
         let small = self.get(SMALL);
         let passed = if small & PASSED_SYN != 0 {
-            let offer =
-                Offer::unpack([self.get(MEMORY), self.get(MEMORY + 1), self.get(MEMORY + 2)], small >> OFFER_SHIFT);
+            let offer = Offer::unpack([self.get(MEMORY), self.get(MEMORY + 1)], small >> OFFER_SHIFT);
             Passed::Syn { offer, challenge: small & CHALLENGE != 0 }
         } else if small & PASSED_ACK != 0 {
             Passed::Ack(self.get(MEMORY))
@@ -101,12 +101,12 @@ impl TrackerCell {
     pub(in crate::engine::conntrack) fn store(&self, tracker: &Tracker) {
         let simultaneous = if tracker.simultaneous { SIMULTANEOUS } else { 0 };
         let (memory, passed) = match tracker.passed {
-            Passed::Nothing => ([0; 3], 0),
+            Passed::Nothing => ([0; 2], 0),
             Passed::Syn { offer, challenge } => {
                 let (words, small) = offer.pack();
                 (words, PASSED_SYN | if challenge { CHALLENGE } else { 0 } | small << OFFER_SHIFT)
             }
-            Passed::Ack(ack) => ([ack, 0, 0], PASSED_ACK),
+            Passed::Ack(ack) => ([ack, 0], PASSED_ACK),
         };
         self.set(SMALL, simultaneous | passed);
         for (at, word) in (MEMORY..).zip(memory) {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tungate::engine::conntrack::Flow;
+use tungate::engine::conntrack::FlowRef;
 use tungate::engine::{NoTrace, Policy, Route, TraceSink, Verdict};
 use tungate::wire::{Offload, Packet, tunnel};
 
@@ -120,10 +120,10 @@ impl Gateway {
     }
 
     fn kill(&mut self, nth: u8) {
-        let mut flows: Vec<Arc<Flow>> = Vec::new();
-        self.world.shared.table.for_each(|flow| flows.push(Arc::clone(flow)));
+        let mut flows: Vec<FlowRef> = Vec::new();
+        self.world.shared.table.for_each(|flow| flows.push(flow.hold()));
         if let Some(n) = usize::from(nth).checked_rem(flows.len()) {
-            self.world.engines[usize::from(flows[n].owner.0)].close(&flows[n]);
+            self.world.engines[usize::from(flows[n].owner().0)].close(&flows[n]);
         }
     }
 
