@@ -200,7 +200,7 @@ pub enum Code {
     AnyWithoutTunnel,
     /// A backend of a DSR service at another port than the service's: the packet arrives as it was sent.
     PortBehindTunnel,
-    /// `encapsulation` without tunnel.
+    /// `encapsulation` without tunnel, or `gre-key` without GRE.
     EncapsulationWithoutTunnel,
     /// All weights of a service are 0.
     AllWeightsZero,

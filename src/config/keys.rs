@@ -204,6 +204,12 @@ pub(super) const SERVICE: &[Key] = &[
         Depends,
         "dsr: how packets are wrapped for their backend. Default: \"gre\".",
     ),
+    Key::new(
+        "gre-key",
+        Integer(0, u32::MAX as i64),
+        Depends,
+        "dsr by gre: the key in each packet (RFC 2890), for backends that tell tunnels apart by it. Default: no key.",
+    ),
     Key::later("affinity", "use balance = \"source-hash\" to keep a client at one backend"),
     Key::later("affinity-timeout", "use balance = \"source-hash\" to keep a client at one backend"),
     Key::later("health", "remove the table: every backend counts as healthy; weight = 0 takes one out"),

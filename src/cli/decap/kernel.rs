@@ -13,7 +13,7 @@ pub(super) fn print(config: &DecapConfig, out: &mut dyn Write) -> io::Result<()>
     writeln!(out, "# A backend of a service with mode = \"dsr\", by the kernel: run as root.\n")?;
     let devices = devices(config);
     gue_ports(config, out)?;
-    // Without `key`, `csum` and `seq` a device takes packets that have none of them, and no others.
+    // Without `key`, `csum` and `seq` a device takes packets that have none of them, with `key` those with it: no others.
     writeln!(out, "# Devices that take the tunnels apart")?;
     for (name, kind, gateway) in &devices {
         writeln!(out, "ip link add {name} type {kind} local any remote {gateway}\nip link set {name} up")?;
@@ -32,19 +32,21 @@ pub(super) fn print(config: &DecapConfig, out: &mut dyn Write) -> io::Result<()>
 }
 
 /// Name, kind and gateway of each device: one for each pair of families that needs its own.
-fn devices(config: &DecapConfig) -> Vec<(String, &'static str, IpAddr)> {
+fn devices(config: &DecapConfig) -> Vec<(String, String, IpAddr)> {
     let carries = |v4: bool| config.vips.iter().any(|vip| vip.address().is_ipv4() == v4);
     let mut wanted = Vec::new();
     for gateway in &config.from {
         for encapsulation in &config.encapsulations {
             let kinds = match (encapsulation, gateway.is_ipv4()) {
-                (Encapsulation::Gre, true) => vec![(true, "gre")],
-                (Encapsulation::Gre, false) => vec![(true, "ip6gre")],
+                (Encapsulation::Gre, true) => vec![(true, "gre".to_owned())],
+                (Encapsulation::Gre, false) => vec![(true, "ip6gre".to_owned())],
+                (Encapsulation::KeyedGre(key), true) => vec![(true, format!("gre key {key}"))],
+                (Encapsulation::KeyedGre(key), false) => vec![(true, format!("ip6gre key {key}"))],
                 // GUE is IP in IP behind a UDP port, which leads to the same devices.
                 (Encapsulation::Ipip | Encapsulation::Gue, true) => {
-                    vec![(carries(true), "ipip mode ipip"), (carries(false), "sit mode ip6ip")]
+                    vec![(carries(true), "ipip mode ipip".to_owned()), (carries(false), "sit mode ip6ip".to_owned())]
                 }
-                (Encapsulation::Ipip | Encapsulation::Gue, false) => vec![(true, "ip6tnl mode any")],
+                (Encapsulation::Ipip | Encapsulation::Gue, false) => vec![(true, "ip6tnl mode any".to_owned())],
             };
             for kind in kinds.into_iter().filter(|(needed, _)| *needed).map(|(_, kind)| (kind, *gateway)) {
                 if !wanted.contains(&kind) {

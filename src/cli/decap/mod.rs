@@ -33,7 +33,7 @@ use crate::wire::tunnel::Encapsulation;
                         tungate decap -c tungate.toml --print-kernel             let the kernel do it")]
 pub(super) struct Decapsulate {
     /// The gateway's configuration file: its DSR services' addresses, its source addresses
-    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["vip", "from", "encapsulation"], required_unless_present = "vip")]
+    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["vip", "from", "encapsulation", "gre_key"], required_unless_present = "vip")]
     config: Option<PathBuf>,
     /// The service's address, or a range of them; may be given again
     #[arg(long, value_name = "ADDRESS", requires = "from")]
@@ -44,6 +44,9 @@ pub(super) struct Decapsulate {
     /// What to take apart [default: all three]
     #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = encapsulation)]
     encapsulation: Vec<Encapsulation>,
+    /// The key of GRE packets, if the gateway's `gre-key` is set: packets with another one, or none, are refused
+    #[arg(long, value_name = "KEY", requires = "vip")]
+    gre_key: Option<u32>,
     /// Name of the TUN
     #[arg(long, value_name = "NAME", default_value = "tungate-decap")]
     interface: String,
@@ -81,8 +84,13 @@ impl Decapsulate {
     fn what(&self) -> Result<DecapConfig, Failure> {
         let interface = self.interface.clone();
         let Some(file) = &self.config else {
-            let encapsulations =
+            let mut encapsulations =
                 if self.encapsulation.is_empty() { Encapsulation::ALL.to_vec() } else { self.encapsulation.clone() };
+            if let Some(key) = self.gre_key {
+                let gre = encapsulations.iter_mut().find(|encapsulation| **encapsulation == Encapsulation::Gre);
+                *gre.ok_or_else(|| Failure::new(Exit::Usage, "--gre-key without gre among --encapsulation"))? =
+                    Encapsulation::KeyedGre(key);
+            }
             let (from, vips) = (self.from.clone(), self.vip.clone());
             return Ok(DecapConfig { interface, encapsulations, from, vips });
         };
@@ -139,10 +147,17 @@ fn summary(config: &DecapConfig) -> String {
     let join = |items: Vec<String>| items.join(", ");
     format!(
         "{} from {} for {}",
-        join(config.encapsulations.iter().map(|one| one.name().to_owned()).collect()),
+        join(config.encapsulations.iter().map(named).collect()),
         join(config.from.iter().map(ToString::to_string).collect()),
         join(config.vips.iter().map(ToString::to_string).collect()),
     )
+}
+
+fn named(encapsulation: &Encapsulation) -> String {
+    match encapsulation {
+        Encapsulation::KeyedGre(key) => format!("gre with key {key}"),
+        Encapsulation::Gre | Encapsulation::Ipip | Encapsulation::Gue => encapsulation.name().to_owned(),
+    }
 }
 
 /// `stopped: 12 packets delivered, 3 refused (3 not for a VIP)`.

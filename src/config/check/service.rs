@@ -91,6 +91,7 @@ pub(super) fn check(raw: RawService, out: &mut Vec<Diagnostic>) -> CheckedServic
     families(&service, out);
     collapsing_ports(&service, out);
     without_tunnel(&service, raw.protocol, raw.encapsulation, out);
+    without_gre(&service, raw.gre_key, out);
     ports_behind_tunnels(&service, out);
     service
 }
@@ -102,7 +103,9 @@ fn mode(raw: &RawService) -> Mode {
     let encapsulation = match raw.encapsulation.as_ref().map(|word| word.value) {
         Some("ipip") => Encapsulation::Ipip,
         Some("gue") => Encapsulation::Gue,
-        Some(_) | None => Encapsulation::Gre,
+        Some(_) | None => raw.gre_key.as_ref().map_or(Encapsulation::Gre, |key| {
+            Encapsulation::KeyedGre(u32::try_from(key.value).expect("within its limits"))
+        }),
     };
     Mode::Dsr { encapsulation }
 }
@@ -126,6 +129,16 @@ fn without_tunnel(
     if let Some(Set { span: Some(span), .. }) = encapsulation {
         let message = format!("{title} has an encapsulation, but no tunnel");
         let help = "remove the key, or set `mode = \"dsr\"`";
+        out.push(Diagnostic::new(Code::EncapsulationWithoutTunnel, span, message).help(help));
+    }
+}
+
+/// A key lies in the header of GRE.
+fn without_gre(service: &CheckedService, key: Option<Set<i64>>, out: &mut Vec<Diagnostic>) {
+    let keyed = matches!(service.mode, Mode::Dsr { encapsulation: Encapsulation::KeyedGre(_) });
+    if let Some(Set { span: Some(span), .. }) = key.filter(|_| !keyed) {
+        let message = format!("{} has a GRE key, but no GRE", service.title());
+        let help = "remove the key, or set `mode = \"dsr\"` and `encapsulation = \"gre\"`";
         out.push(Diagnostic::new(Code::EncapsulationWithoutTunnel, span, message).help(help));
     }
 }

@@ -9,6 +9,7 @@ use crate::wire::{Address, IpHeader, Protocol};
 /// Looks at every packet.
 #[derive(Clone, Debug)]
 pub struct Gate {
+    encapsulations: Vec<Encapsulation>,
     from: Vec<Address>,
     vips: Vec<Prefix>,
 }
@@ -21,6 +22,8 @@ pub enum Refusal {
     Stranger,
     /// Its headers are cut, or not as they should be (R93).
     Malformed,
+    /// It has another GRE key than the tunnels', or they have none (RFC 2890 2.1).
+    Key,
     /// A router has marked congestion that its sender could not hear of (R96).
     Congestion,
     /// What is inside is not for a VIP: another tunnel, perhaps, or for this machine itself (R105).
@@ -31,13 +34,15 @@ pub enum Refusal {
 
 impl Refusal {
     /// All of them, in order.
-    pub const ALL: [Self; 5] = [Self::Stranger, Self::Malformed, Self::Congestion, Self::Destination, Self::Source];
+    pub const ALL: [Self; 6] =
+        [Self::Stranger, Self::Malformed, Self::Key, Self::Congestion, Self::Destination, Self::Source];
 
     /// A few words.
     pub const fn meaning(self) -> &'static str {
         match self {
             Self::Stranger => "not from the gateway",
             Self::Malformed => "malformed",
+            Self::Key => "with a GRE key that is not the tunnel's, or without it",
             Self::Congestion => "congestion that the sender could not hear of",
             Self::Destination => "not for a VIP",
             Self::Source => "from an impossible source",
@@ -46,9 +51,10 @@ impl Refusal {
 }
 
 impl Gate {
-    /// For packets of these gateways to these VIPs.
-    pub fn new(from: &[IpAddr], vips: &[Prefix]) -> Self {
-        Self { from: from.iter().copied().map(Address::from).collect(), vips: vips.to_vec() }
+    /// For packets of these gateways to these VIPs, wrapped in these ways.
+    pub fn new(encapsulations: &[Encapsulation], from: &[IpAddr], vips: &[Prefix]) -> Self {
+        let encapsulations = encapsulations.to_vec();
+        Self { encapsulations, from: from.iter().copied().map(Address::from).collect(), vips: vips.to_vec() }
     }
 
     /// The packet inside, as it is to be delivered. `outer` is who sent it, how it is wrapped, the outer header's protocol
@@ -65,6 +71,12 @@ impl Gate {
         if !self.from.contains(&sender) {
             return Err(Refusal::Stranger);
         }
+        // Services may have keys of their own, and one socket hears all of GRE.
+        let is_gre = protocol == Protocol::GRE;
+        let encapsulation = if is_gre { tunnel::gre_as_sent(payload) } else { encapsulation };
+        if !self.encapsulations.contains(&encapsulation) {
+            return Err(Refusal::Key);
+        }
         let inner = tunnel::open(encapsulation, protocol, payload).map_err(|_| Refusal::Malformed)?;
         let (source, destination) = IpHeader::parse(inner).map_err(|_| Refusal::Malformed)?.addresses(inner);
         if !self.is_vip(destination) {
@@ -78,6 +90,7 @@ impl Gate {
             Refused::Truncated
             | Refused::Version
             | Refused::Flags
+            | Refused::Key
             | Refused::Checksum
             | Refused::Protocol
             | Refused::Inner(_) => Refusal::Malformed,
@@ -102,7 +115,7 @@ mod tests {
     /// What becomes of a datagram between these, wrapped by this sender with this traffic class.
     fn admitted(sender: &str, from: &str, to: &str, traffic_class: u8) -> Result<Vec<u8>, Refusal> {
         let vips = ["192.0.2.10", "2001:db8::/64"].map(|vip| vip.parse().unwrap());
-        let gate = Gate::new(&["10.99.0.10".parse().unwrap()], &vips);
+        let gate = Gate::new(&[Encapsulation::Gre], &["10.99.0.10".parse().unwrap()], &vips);
         let inner = build::udp(at(from), at(to), b"hello");
         let kind = if inner[0] >> 4 == 4 { [0x08, 0x00] } else { [0x86, 0xdd] };
         let mut payload = [&[0, 0], &kind[..], &inner].concat();
@@ -127,6 +140,26 @@ mod tests {
         // The last one, were it a tunnel's packet again, would come back here by the socket as the gateway's.
         for nobody in ["127.0.0.1:80", "0.0.0.0:80", "192.0.2.10:81", "255.255.255.255:80", "10.99.0.10:80"] {
             assert_eq!(admitted(GATEWAY, nobody, VIP, 0), Err(Refusal::Source));
+        }
+    }
+
+    #[test]
+    fn r91_a_tunnel_takes_its_own_key_and_no_other() {
+        let inner = build::udp(at("198.51.100.7:40000"), at("192.0.2.10:80"), b"hello");
+        let admitted = |tunnels: &[Encapsulation], key: Option<u32>| {
+            let gate = Gate::new(tunnels, &["10.99.0.10".parse().unwrap()], &["192.0.2.10".parse().unwrap()]);
+            let key = key.map(u32::to_be_bytes);
+            let flags = if key.is_some() { 0x20 } else { 0 };
+            let mut payload = [&[flags, 0, 0x08, 0x00][..], key.as_ref().map_or(&[], |key| &key[..]), &inner].concat();
+            let sender = "10.99.0.10".parse::<IpAddr>().unwrap().into();
+            let outer = (sender, Encapsulation::Gre, Protocol::GRE, 0);
+            gate.admit(outer, &mut payload).map(|packet| assert_eq!(*packet, *inner))
+        };
+        let (bare, keyed) = (Encapsulation::Gre, Encapsulation::KeyedGre(42));
+        assert_eq!((admitted(&[keyed], Some(42)), admitted(&[bare], None)), (Ok(()), Ok(())));
+        assert_eq!((admitted(&[bare, keyed], Some(42)), admitted(&[bare, keyed], None)), (Ok(()), Ok(())));
+        for (tunnel, key) in [(keyed, Some(43)), (keyed, None), (bare, Some(42)), (bare, Some(0))] {
+            assert_eq!(admitted(&[tunnel], key), Err(Refusal::Key), "{key:?} in {tunnel:?}");
         }
     }
 

@@ -72,8 +72,15 @@ struct Ear {
     encapsulation: Encapsulation,
     /// Protocol of the outer header.
     protocol: Protocol,
+    /// Family of the outer header.
+    v4: bool,
+}
+
+impl Ear {
     /// Whether packets come behind their IP header.
-    headed: bool,
+    fn is_headed(&self) -> bool {
+        self.v4 && self.protocol != Protocol::UDP
+    }
 }
 
 impl Decap {
@@ -95,7 +102,7 @@ impl Decap {
         Ok(Self {
             ears,
             queue: queues.remove(0),
-            gate: Gate::new(&config.from, &config.vips),
+            gate: Gate::new(&config.encapsulations, &config.from, &config.vips),
             counts: Counts::default(),
             _vips: vips,
             _tun: tun,
@@ -131,7 +138,7 @@ impl Decap {
                 Err(error) => return Err(error),
             };
             let packet = &mut buffer[..received.len];
-            let headers = if ear.headed { usize::from(packet.first().map_or(0, |byte| byte & 15)) * 4 } else { 0 };
+            let headers = if ear.is_headed() { usize::from(packet.first().map_or(0, |byte| byte & 15)) * 4 } else { 0 };
             let payload = packet.get_mut(headers..).unwrap_or_default();
             let outer = (received.source.into(), ear.encapsulation, ear.protocol, received.traffic_class);
             match self.gate.admit(outer, payload) {
@@ -153,14 +160,17 @@ fn listen(config: &DecapConfig) -> Result<Vec<Ear>, DecapError> {
     for v4 in [true, false].into_iter().filter(|v4| config.from.iter().any(|address| address.is_ipv4() == *v4)) {
         for encapsulation in &config.encapsulations {
             let protocols = match encapsulation {
-                Encapsulation::Gre => &[Protocol::GRE][..],
+                Encapsulation::Gre | Encapsulation::KeyedGre(_) => &[Protocol::GRE][..],
                 Encapsulation::Ipip => &[Protocol::IPV4, Protocol::IPV6],
                 Encapsulation::Gue => &[Protocol::UDP],
             };
             for protocol in protocols {
+                // Tunnels that differ in their keys come through one socket, which would hear each packet again.
+                if ears.iter().any(|ear: &Ear| ear.protocol == *protocol && ear.v4 == v4) {
+                    continue;
+                }
                 let socket = open(*protocol, v4).map_err(|error| DecapError::Socket(*encapsulation, error))?;
-                let headed = v4 && *protocol != Protocol::UDP;
-                ears.push(Ear { socket, encapsulation: *encapsulation, protocol: *protocol, headed });
+                ears.push(Ear { socket, encapsulation: *encapsulation, protocol: *protocol, v4 });
             }
         }
     }

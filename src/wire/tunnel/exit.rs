@@ -12,6 +12,8 @@ pub enum Refused {
     Version,
     /// GRE flags that RFC 2784 2.3 forbids (routing, and the two behind sequence), or GUE flags and options.
     Flags,
+    /// Another GRE key than the tunnel's, or one where it has none.
+    Key,
     /// The GRE checksum is wrong.
     Checksum,
     /// Neither IPv4 nor IPv6 inside, or another one than the header says.
@@ -29,7 +31,8 @@ pub enum Refused {
 /// [`Refused`].
 pub fn open(encapsulation: Encapsulation, outer: Protocol, payload: &mut [u8]) -> Result<&mut [u8], Refused> {
     let (family, at) = match encapsulation {
-        Encapsulation::Gre => gre(payload)?,
+        Encapsulation::Gre => gre(payload, None)?,
+        Encapsulation::KeyedGre(key) => gre(payload, Some(key))?,
         Encapsulation::Gue => gue(payload)?,
         Encapsulation::Ipip => (family(outer).ok_or(Refused::Protocol)?, 0),
     };
@@ -50,11 +53,25 @@ const fn family(protocol: Protocol) -> Option<Family> {
     }
 }
 
+/// GRE with the key that this packet has, or without. Nothing else of it is looked at.
+pub fn gre_as_sent(payload: &[u8]) -> Encapsulation {
+    gre_key(payload).map_or(Encapsulation::Gre, Encapsulation::KeyedGre)
+}
+
+const CHECKSUM: u16 = 0x8000;
+const KEY: u16 = 0x2000;
+const SEQUENCE: u16 = 0x1000;
+
+/// The key lies behind the checksum, if there is one (RFC 2890 2).
+fn gre_key(payload: &[u8]) -> Option<u32> {
+    let flags = u16::from_be_bytes(*payload.first_chunk()?);
+    let at = if flags & CHECKSUM == 0 { 4 } else { 8 };
+    let key = payload.get(at..)?.first_chunk()?;
+    (flags & KEY != 0).then(|| u32::from_be_bytes(*key))
+}
+
 /// Family and offset of the packet in GRE (RFC 2784, key and sequence number of RFC 2890).
-fn gre(payload: &[u8]) -> Result<(Family, usize), Refused> {
-    const CHECKSUM: u16 = 0x8000;
-    const KEY: u16 = 0x2000;
-    const SEQUENCE: u16 = 0x1000;
+fn gre(payload: &[u8], key: Option<u32>) -> Result<(Family, usize), Refused> {
     /// Routing, strict source route, and the first bit of recursion control.
     const FORBIDDEN: u16 = 0x4000 | 0x0800 | 0x0400;
     const VERSION: u16 = 7;
@@ -70,6 +87,9 @@ fn gre(payload: &[u8]) -> Result<(Family, usize), Refused> {
     let at = 4 + 4 * optional;
     if payload.len() < at {
         return Err(Refused::Truncated);
+    }
+    if gre_key(payload) != key {
+        return Err(Refused::Key);
     }
     if flags & CHECKSUM != 0 && checksum::sum(payload) != 0xffff {
         return Err(Refused::Checksum);

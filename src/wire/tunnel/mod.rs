@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! gre    outer IP (47) | 00 00 08 00 or 00 00 86 dd | packet          RFC 2784, RFC 7676
+//!                      | 20 00 and so on, key | packet, if there is one RFC 2890
 //! ipip   outer IP (4 or 41) | packet                                   RFC 2003, RFC 2473, RFC 4213
 //! gue    outer IP (17) | UDP to 6080 | 00, 4 or 41, 00 00 | packet    draft-ietf-intarea-gue, variant 0
 //! ```
@@ -17,7 +18,7 @@ mod quote;
 use super::{Address, Family, Packet, Protocol};
 
 pub use emit::{Scratch, emit, leaving};
-pub use exit::{Refused, merge_congestion, open};
+pub use exit::{Refused, gre_as_sent, merge_congestion, open};
 pub use quote::{Inner, Quoted, quoted};
 
 /// UDP port of GUE (IANA).
@@ -34,6 +35,8 @@ pub enum Encapsulation {
     /// Generic routing encapsulation, the header without options.
     #[default]
     Gre,
+    /// The same with this key: for networks that tell tunnels apart by it (RFC 2890).
+    KeyedGre(u32),
     /// IP in IP, whatever the two families.
     Ipip,
     /// Generic UDP encapsulation: for networks that spread load by ports, or let nothing but TCP and UDP pass.
@@ -41,13 +44,13 @@ pub enum Encapsulation {
 }
 
 impl Encapsulation {
-    /// All of them.
+    /// All of them that need no key.
     pub const ALL: [Self; 3] = [Self::Gre, Self::Ipip, Self::Gue];
 
     /// As in the configuration.
     pub const fn name(self) -> &'static str {
         match self {
-            Self::Gre => "gre",
+            Self::Gre | Self::KeyedGre(_) => "gre",
             Self::Ipip => "ipip",
             Self::Gue => "gue",
         }
@@ -57,6 +60,7 @@ impl Encapsulation {
     const fn shim(self) -> u16 {
         match self {
             Self::Gre => 4,
+            Self::KeyedGre(_) => 4 + 4,
             Self::Ipip => 0,
             Self::Gue => 8 + 4,
         }
@@ -74,7 +78,7 @@ impl Encapsulation {
     /// What the outer header says it carries.
     pub const fn protocol(self, inner: Family) -> Protocol {
         match (self, inner) {
-            (Self::Gre, _) => Protocol::GRE,
+            (Self::Gre | Self::KeyedGre(_), _) => Protocol::GRE,
             (Self::Gue, _) => Protocol::UDP,
             (Self::Ipip, Family::V4) => Protocol::IPV4,
             (Self::Ipip, Family::V6) => Protocol::IPV6,

@@ -71,13 +71,21 @@ impl Outer<'_> {
     pub(super) fn push_shim(&self, packet: [&[u8]; 2], out: &mut Vec<u8>) {
         match self.entry.tunnel.encapsulation {
             Encapsulation::Ipip => {}
-            // R89, R91: no option, version 0. A Linux tunnel without key and checksum takes exactly this (R92).
-            Encapsulation::Gre => out.extend(match self.inner {
-                Family::V4 => [0, 0, 0x08, 0x00],
-                Family::V6 => [0, 0, 0x86, 0xdd],
-            }),
+            // R89, R91: no option but a key that is configured, version 0. A Linux tunnel without key and checksum takes exactly this (R92).
+            Encapsulation::Gre => self.push_gre(0, out),
+            Encapsulation::KeyedGre(key) => {
+                self.push_gre(0x20, out);
+                out.extend(key.to_be_bytes());
+            }
             Encapsulation::Gue => self.push_gue(packet, out),
         }
+    }
+
+    fn push_gre(&self, flags: u8, out: &mut Vec<u8>) {
+        out.extend(match self.inner {
+            Family::V4 => [flags, 0, 0x08, 0x00],
+            Family::V6 => [flags, 0, 0x86, 0xdd],
+        });
     }
 
     #[expect(clippy::cast_possible_truncation, reason = "checked against a path MTU of 16 bits")]

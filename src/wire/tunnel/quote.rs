@@ -1,6 +1,6 @@
 //! What an ICMP error from inside a tunnel says: it quotes an outer packet of ours, and in it the packet of a client.
 
-use super::{Encapsulation, GUE_PORT, LEAST_V6, Tunnel};
+use super::{Encapsulation, GUE_PORT, LEAST_V6, Tunnel, exit};
 use crate::wire::{Endpoint, Family, IpHeader, Packet, Protocol, icmp, ip};
 
 /// An outer packet, as far as it was quoted.
@@ -34,7 +34,7 @@ pub fn quoted<'q>(error: &'q Packet<'_>) -> Option<Quoted<'q>> {
     let (source, destination) = ip::addresses(header.family, bytes);
     let payload = bytes.get(usize::from(header.payload)..)?;
     let encapsulation = match header.protocol {
-        Protocol::GRE => Encapsulation::Gre,
+        Protocol::GRE => exit::gre_as_sent(payload),
         Protocol::IPV4 | Protocol::IPV6 => Encapsulation::Ipip,
         Protocol::UDP if payload.get(2..4) == Some(&GUE_PORT.to_be_bytes()) => Encapsulation::Gue,
         _ => return None,

@@ -19,12 +19,16 @@ struct Way {
     outer: Family,
 }
 
+/// GRE with a key.
+const KEYED: &str = "keyed-gre";
+
 const WAYS: [(Family, Family); 4] =
     [(Family::V4, Family::V4), (Family::V6, Family::V4), (Family::V4, Family::V6), (Family::V6, Family::V6)];
 
 pub(super) fn cases() -> Vec<Case> {
     let all = || ["gre", "ipip", "gue"].into_iter().flat_map(by);
     let mut cases = Vec::new();
+    cases.extend(by(KEYED).map(|way| case("dsr_backends_see_the_client", &["curl", "nginx"], way, curl)));
     cases.extend(all().map(|way| case("dsr_backends_see_the_client", &["curl", "nginx"], way, curl)));
     cases.extend(all().map(|way| case("dsr_datagrams_come_back", &[], way, datagrams)));
     cases.extend(by("gre").map(|way| case("dsr_answers_pass_the_gateway_by", &["curl", "nginx"], way, download)));
@@ -73,10 +77,14 @@ impl Way {
         let backends = backends.iter().map(|name| format!("{{ name = \"{name}\", address = \"{}\" }}", address(name)));
         format!(
             "[gateway]\nname = \"lab\"\nsource-addresses = [\"10.99.0.10\", \"fd00:99::10\"]\n\n\
-             [[service]]\nname = \"all\"\nlisten = \"{}\"\nprotocol = \"any\"\nmode = \"dsr\"\nencapsulation = \"{}\"\n\
+             [[service]]\nname = \"all\"\nlisten = \"{}\"\nprotocol = \"any\"\nmode = \"dsr\"\n{}\n\
              balance = \"round-robin\"\nbackends = [ {} ]\n",
             if self.inner == Family::V4 { "192.0.2.10:*" } else { "[2001:db8::10]:*" },
-            self.encapsulation,
+            if self.encapsulation == KEYED {
+                "encapsulation = \"gre\"\ngre-key = 42".to_owned()
+            } else {
+                format!("encapsulation = \"{}\"", self.encapsulation)
+            },
             backends.collect::<Vec<_>>().join(", "),
         )
     }

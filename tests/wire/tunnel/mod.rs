@@ -162,8 +162,9 @@ fn r93_gre_that_rfc_2784_forbids_is_refused() {
     for flag in [0x40, 0x08, 0x04] {
         assert_eq!(open([flag, 0], v4, &[]), Err(Refused::Flags), "{flag:#x}");
     }
-    for (flags, options) in [(0x20, 4), (0x10, 4), (0x30, 8)] {
-        assert_eq!(open([flags, 0], v4, &vec![9; options]), Ok(inner.clone()), "key and sequence are stepped over");
+    assert_eq!(open([0x10, 0], v4, &[9; 4]), Ok(inner.clone()), "a sequence number is stepped over");
+    for (flags, options) in [(0x20, 4), (0x30, 8)] {
+        assert_eq!(open([flags, 0], v4, &vec![9; options]), Err(Refused::Key), "a tunnel without key takes none");
     }
     assert_eq!(open([0x03, 0xf8], v4, &[]), Ok(inner.clone()), "reserved bits that a receiver ignores");
     assert_eq!(open([0, 0], [0x88, 0x47], &[]), Err(Refused::Protocol));
@@ -176,6 +177,25 @@ fn r93_gre_that_rfc_2784_forbids_is_refused() {
         let mut short = [&[0xb0, 0, 0x08, 0x00][..], &[0; 16]].concat();
         let opened = tunnel::open(Encapsulation::Gre, Protocol::GRE, &mut short[..len]);
         assert_eq!(opened.err(), Some(Refused::Truncated), "{len} bytes");
+    }
+}
+
+#[test]
+fn r91_a_key_lies_behind_the_header_and_only_that_key_is_taken() {
+    let keyed = Encapsulation::KeyedGre(0x0102_0304);
+    for (inner, kind) in [(Family::V4, [0x08, 0x00]), (Family::V6, [0x86, 0xdd])] {
+        for (outer, header) in [(Family::V4, 20), (Family::V6, 40)] {
+            let packet = datagram(inner, 100, 0, true);
+            let mut out = wrapped_whole(&packet, entry(keyed, outer, 1500));
+            assert_eq!(out[header..header + 8], [0x20, 0, kind[0], kind[1], 1, 2, 3, 4]);
+            assert_eq!(out[header + 8..], one_hop_later(&packet));
+            assert_eq!(entry(keyed, outer, 1500).tunnel.room(1500), 1500 - 8 - u16::try_from(header).unwrap());
+            let payload = &mut out[header..];
+            assert_eq!(tunnel::open(keyed, Protocol::GRE, payload).map(|packet| packet.len()), Ok(100));
+            for other in [Encapsulation::Gre, Encapsulation::KeyedGre(1)] {
+                assert_eq!(tunnel::open(other, Protocol::GRE, payload), Err(Refused::Key));
+            }
+        }
     }
 }
 
