@@ -220,7 +220,10 @@ fn listings_have_the_fields_of_the_interface() {
     let service = ["name", "listen", "protocol", "mode", "balance", "backends_up", "backends_total", "flows"];
     fields(&["show", "services"], &[&service[..], &traffic, &["flows_opened", "flows_refused"]].concat());
     let backend = ["service", "name", "address", "weight", "backup", "config", "admin", "admin_reason", "health"];
-    fields(&["show", "backends"], &[&backend[..], &traffic, &["health_reason", "flows", "flows_opened"]].concat());
+    fields(
+        &["show", "backends"],
+        &[&backend[..], &traffic, &["health_reason", "flows", "flows_opened", "unreachable"]].concat(),
+    );
     let flow = ["protocol", "client", "listen", "service", "backend", "source", "state", "age_s", "idle_s"];
     fields(&["show", "flows"], &[&flow[..], &["packets", "bytes", "synced"]].concat());
     fields(&["show", "drops"], &["reason", "packets", "meaning"]);

@@ -139,6 +139,7 @@ fn backends(shared: &Shared, snapshot: &Snapshot, service: Option<&str>) -> Resp
             bytes_in: sum(|c| &c.inbound.bytes),
             packets_out: sum(|c| &c.outbound.packets),
             bytes_out: sum(|c| &c.outbound.bytes),
+            unreachable: sum(|c| &c.unreachable),
         }
     };
     let all = snapshot.all_backends();

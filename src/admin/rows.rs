@@ -105,6 +105,9 @@ pub struct BackendRow {
     pub packets_out: u64,
     /// Bytes from the backend.
     pub bytes_out: u64,
+    /// ICMP errors that say that packets in its tunnel did not reach it.
+    #[serde(default)]
+    pub unreachable: u64,
 }
 
 /// Item of a `FlowList`.

@@ -41,6 +41,7 @@ pub(super) static BACKENDS: View<BackendRow> = View {
         Column { title: "+>OPENED", cell: |b| b.flows_opened.to_string() },
         Column { title: "+>PACKETS IN", cell: |b| b.packets_in.to_string() },
         Column { title: "+>PACKETS OUT", cell: |b| b.packets_out.to_string() },
+        Column { title: "+>UNREACHABLE", cell: |b| b.unreachable.to_string() },
         Column { title: ">IN", cell: |b| size(b.bytes_in) },
         Column { title: ">OUT", cell: |b| size(b.bytes_out) },
     ],

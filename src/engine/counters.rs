@@ -70,13 +70,15 @@ pub struct FlowCounters {
     pub closed: Counter,
     /// Flows refused: no backend, no port, table full, limits.
     pub refused: Counter,
+    /// ICMP errors that say that a packet in the tunnel to this backend did not reach it (R104).
+    pub unreachable: Counter,
 }
 
 impl FlowCounters {
     fn reset(&self) {
-        let Self { inbound, outbound, opened, closed, refused } = self;
+        let Self { inbound, outbound, opened, closed, refused, unreachable } = self;
         let traffic = [&inbound.packets, &inbound.bytes, &outbound.packets, &outbound.bytes];
-        traffic.into_iter().chain([opened, closed, refused]).for_each(Counter::reset);
+        traffic.into_iter().chain([opened, closed, refused, unreachable]).for_each(Counter::reset);
     }
 
     /// The traffic of this direction.

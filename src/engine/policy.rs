@@ -103,6 +103,12 @@ impl Policy {
         self.paths.iter().flatten().map(|path| &**path).filter(move |path| path.tunnel() == tunnel)
     }
 
+    /// The backends at the end of this tunnel.
+    pub fn backends_by(&self, tunnel: &Tunnel) -> impl Iterator<Item = BackendId> {
+        let ids = (0..).map(BackendId).zip(&self.paths);
+        ids.filter(move |(_, path)| path.as_deref().is_some_and(|path| path.tunnel() == tunnel)).map(|(id, _)| id)
+    }
+
     fn pool(&self, service: ServiceId) -> Option<&Arc<Pool>> {
         self.pools.get(usize::from(service.0))?.as_ref()
     }

@@ -162,6 +162,9 @@ impl Engine {
         }
         trace.stage("icmp", || format!("quotes a packet in the tunnel to {}", quoted.tunnel.destination));
         let Some(mtu) = icmp::told_mtu(packet) else {
+            for backend in self.policy.backends_by(&quoted.tunnel) {
+                self.counters().backend(backend).unreachable.add(1);
+            }
             return Some(Verdict::Drop(DropReason::TunnelUnreachable));
         };
         for path in self.policy.paths_by(&quoted.tunnel).chain(of_flow) {

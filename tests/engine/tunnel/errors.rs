@@ -1,6 +1,8 @@
 //! ICMP errors, about what a backend has sent past us and about the tunnel itself: R67, R103, R104.
 
 use super::*;
+use tungate::config::BackendId;
+use tungate::engine::counters::WorkerCounters;
 
 /// An ICMP error about what the backend has sent past us.
 fn error_to_vip(family_v4: bool, sent: &[u8]) -> Vec<u8> {
@@ -170,6 +172,15 @@ fn r104_other_errors_about_the_tunnel_never_reach_a_client() {
     for head in [(1, 0, 0), (1, 3, 0), (3, 0, 0), (4, 1, 0)] {
         error_about_outer(&mut world, &outer, head, 200).dropped(DropReason::TunnelUnreachable);
     }
+    // Whoever looks after that backend can see it.
+    let policy = world.shared.policy.load();
+    let told = |of: &str| {
+        let service = policy.snapshot.services.iter().find(|service| service.name == of).unwrap();
+        let of_backend = |worker: &WorkerCounters, id: &BackendId| worker.backend(*id).unreachable.get();
+        let counted = |id: &BackendId| world.shared.counters.workers().map(|worker| of_backend(worker, id)).sum();
+        service.backends.iter().map(counted).collect::<Vec<u64>>()
+    };
+    assert_eq!((told("web").iter().max(), told("far").iter().max()), (Some(&7), Some(&4)));
     // About a tunnel that is not ours.
     let foreign = build::ip(address("10.99.0.10"), address("10.7.7.7"), Protocol::GRE, 64, &[0; 40]);
     error_about_outer(&mut world, &foreign, (3, 1, 0), 200).dropped(DropReason::IcmpQuote);
