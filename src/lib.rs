@@ -14,13 +14,14 @@
 //! ```text
 //! cli      what people type                                           -> admin, io
 //! io       every file descriptor, thread, signal, clock, unsafe       -> all below
-//! admin    one Request and Response for the admin socket and the CLI  -> engine
+//! admin    one Request and Response for the admin socket and the CLI  -> control
+//! control  slow state: what each backend is for new flows, and why    -> engine
 //! engine   the data plane, sans-IO: conntrack, NAT, schedulers        -> config, wire
 //! config   text -> Snapshot                                           -> wire (addresses only)
 //! wire     bytes: headers, checksums, the offload header              -> nothing
 //! ```
 //!
-//! The three floors at the bottom touch no clock, thread, socket, file or output: `clippy.toml` says so. Time is our own
+//! The four floors at the bottom touch no clock, thread, socket, file or output: `clippy.toml` says so. Time is our own
 //! [`engine::Instant`], handed in with every call. So the same engine runs under the TUN ([`io::worker`]), on a capture
 //! (`tungate replay`), on one packet (`tungate explain`) and in memory (`tungate bench engine`, the tests).
 //!
@@ -48,6 +49,7 @@
 //! | [`engine::Verdict`] | what becomes of a packet: every packet gets exactly one |
 //! | [`engine::DropReason`] | the one list that feeds counters, JSON, traces and the [manual](manual::drops) |
 //! | [`engine::Engine`] | one worker's engine: a packet and the time in, a verdict out |
+//! | [`control::Controller`] | what configuration, operator and health checks say; makes the policy that new flows are decided by |
 //! | [`engine::Shared`] | what the workers share: the table of all flows, counters, the configuration in force |
 //!
 //! The truth about flows is one table, locked in small parts, which every worker and every listing sees. One worker owns
@@ -68,6 +70,7 @@
 pub mod admin;
 pub mod cli;
 pub mod config;
+pub mod control;
 pub mod engine;
 pub mod io;
 pub mod manual;

@@ -5,11 +5,10 @@ use std::sync::Arc;
 
 use super::explain::explain;
 use super::filter::FlowFilter;
-use super::rows::{
-    Administration, BackendRow, ConfigRow, CountRow, DropRow, FlowRow, Health, Presence, ServiceRow, WorkerRow,
-};
+use super::rows::{BackendRow, ConfigRow, CountRow, DropRow, FlowRow, ServiceRow, WorkerRow};
 use super::{Request, Response, Responses, hex};
 use crate::config::{self, BackendId, Balance, Mode, ServiceId, Snapshot};
+use crate::control::Controller;
 use crate::engine::conntrack::{Direction, Flow, FlowRef, State as FlowState};
 use crate::engine::{DropReason, Instant, Shared};
 use crate::wire::Prefix;
@@ -19,8 +18,8 @@ const FLOWS_A_PART: usize = 256;
 
 /// What questions are answered from.
 pub struct State<'a> {
-    /// What the workers share.
-    pub shared: &'a Arc<Shared>,
+    /// Who decides what each backend is for new flows.
+    pub controller: &'a Controller,
     /// Has a flow ended by the worker that owns it.
     pub end_flow: &'a dyn Fn(FlowRef),
     /// When the daemon started.
@@ -41,22 +40,22 @@ impl std::fmt::Debug for State<'_> {
 
 /// Answers a question.
 pub fn answer(request: Request, state: &State<'_>) -> Responses {
-    let snapshot = Arc::clone(&state.shared.policy.load().snapshot);
+    let (shared, snapshot) = (state.controller.shared(), state.controller.snapshot());
     let one = |response| -> Responses { Box::new(std::iter::once(response)) };
     match request {
-        Request::ShowServices => one(Response::Services(services(state.shared, &snapshot))),
-        Request::ShowBackends { service } => one(backends(state.shared, &snapshot, service.as_deref())),
+        Request::ShowServices => one(Response::Services(services(state.controller, &snapshot))),
+        Request::ShowBackends { service } => one(backends(state, &snapshot, service.as_deref())),
         Request::ShowFlows(filter) => match Matcher::new(&filter, &snapshot) {
-            Ok(matcher) => flows(matcher.find(state.shared), snapshot, state.now),
+            Ok(matcher) => flows(matcher.find(shared), snapshot, state.now),
             Err(not_found) => one(Response::NotFound(not_found)),
         },
         Request::CountFlows(filter) => one(match Matcher::new(&filter, &snapshot) {
-            Ok(matcher) => Response::Count(CountRow { flows: matcher.count(state.shared) }),
+            Ok(matcher) => Response::Count(CountRow { flows: matcher.count(shared) }),
             Err(not_found) => Response::NotFound(not_found),
         }),
         Request::KillFlows(filter) => one(match Matcher::new(&filter, &snapshot) {
             Ok(matcher) => {
-                let found = matcher.find(state.shared);
+                let found = matcher.find(shared);
                 let flows = found.len() as u64;
                 found.into_iter().for_each(state.end_flow);
                 Response::Count(CountRow { flows })
@@ -64,7 +63,7 @@ pub fn answer(request: Request, state: &State<'_>) -> Responses {
             Err(not_found) => Response::NotFound(not_found),
         }),
         Request::ShowWorkers => one(Response::Workers(workers(state))),
-        Request::ShowDrops => one(Response::Drops(drops(state.shared))),
+        Request::ShowDrops => one(Response::Drops(drops(shared))),
         Request::ShowConfig => one(Response::Config(ConfigRow {
             name: snapshot.gateway.name.clone(),
             generation: snapshot.generation,
@@ -72,13 +71,14 @@ pub fn answer(request: Request, state: &State<'_>) -> Responses {
             text: state.text.to_owned(),
         })),
         Request::Explain(probe) => one(match hex::decode(&probe.packet) {
-            Some(mut packet) => Response::Explained(Box::new(explain(state.shared, &mut packet, state.now))),
+            Some(mut packet) => Response::Explained(Box::new(explain(shared, &mut packet, state.now))),
             None => Response::Refused("the packet is not written in pairs of hexadecimal digits".to_owned()),
         }),
     }
 }
 
-fn services(shared: &Shared, snapshot: &Snapshot) -> Vec<ServiceRow> {
+fn services(controller: &Controller, snapshot: &Snapshot) -> Vec<ServiceRow> {
+    let shared = controller.shared();
     let mut flows: HashMap<ServiceId, u64> = HashMap::new();
     for backend in snapshot.all_backends() {
         *flows.entry(backend.service).or_default() += u64::from(shared.loads.get(backend.id));
@@ -95,7 +95,7 @@ fn services(shared: &Shared, snapshot: &Snapshot) -> Vec<ServiceRow> {
             protocol: service.protocol.to_string(),
             mode: mode(service.mode).to_owned(),
             balance: balance(service.balance).to_owned(),
-            backends_up: backends().filter(|(_, backend)| backend.weight > 0).count() as u64,
+            backends_up: backends().filter(|(_, b)| controller.standing(snapshot, b).share() > 0).count() as u64,
             backends_total: backends().count() as u64,
             flows: flows.get(&id).copied().unwrap_or(0),
             packets_in: sum(|c| &c.inbound.packets),
@@ -109,30 +109,34 @@ fn services(shared: &Shared, snapshot: &Snapshot) -> Vec<ServiceRow> {
     snapshot.services.iter().map(row).collect()
 }
 
-fn backends(shared: &Shared, snapshot: &Snapshot, service: Option<&str>) -> Response {
+fn backends(state: &State<'_>, snapshot: &Snapshot, service: Option<&str>) -> Response {
+    let (controller, shared) = (state.controller, state.controller.shared());
     let wanted = match service.map(|name| snapshot.find_service(name)).transpose() {
         Ok(wanted) => wanted,
         Err(not_found) => return Response::NotFound(not_found),
     };
     let row = |backend: &crate::config::Backend| {
         let id = backend.id;
+        let standing = controller.standing(snapshot, backend);
+        let (admin_age, admin_left) = standing.overridden.map(|said| controller.age(said, state.now)).unzip();
         let sum = |of: fn(&crate::engine::counters::FlowCounters) -> &crate::engine::counters::Counter| {
             shared.counters.sum(|worker| of(worker.backend(id)))
         };
         BackendRow {
             service: snapshot.service(backend.service).name.clone(),
             name: backend.name.clone(),
-            address: match backend.port {
-                Some(port) => backend.endpoint(port).to_string(),
-                None => backend.address.to_string(),
-            },
-            weight: backend.weight,
+            address: backend.place(),
+            weight: standing.weight(),
+            weight_configured: standing.configured_weight,
             backup: backend.backup,
-            config: if snapshot.has_backend(id) { Presence::Present } else { Presence::Removed },
-            admin: Administration::Enabled,
-            admin_reason: None,
-            health: Health::Unknown,
-            health_reason: None,
+            config: standing.presence,
+            admin: standing.administration(),
+            admin_reason: standing.overridden.and_then(|said| said.reason.clone()),
+            admin_age_s: admin_age.map(|age| age.as_secs()),
+            admin_left_s: admin_left.flatten().map(|left| left.as_secs()),
+            health: standing.health(),
+            health_reason: standing.observed.and_then(|seen| seen.reason.clone()),
+            health_age_s: standing.observed.map(|seen| state.now.since(seen.since).as_secs()),
             flows: u64::from(shared.loads.get(id)),
             flows_opened: sum(|c| &c.opened),
             packets_in: sum(|c| &c.inbound.packets),
@@ -200,7 +204,7 @@ fn workers(state: &State<'_>) -> Vec<WorkerRow> {
             segmented: counters.segmented.get(),
         }
     };
-    (0..).zip(state.shared.counters.workers()).map(row).collect()
+    (0..).zip(state.controller.shared().counters.workers()).map(row).collect()
 }
 
 fn drops(shared: &Shared) -> Vec<DropRow> {

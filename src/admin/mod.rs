@@ -17,8 +17,7 @@ pub use answer::{State, answer};
 pub use explain::{explain, reason, word};
 pub use filter::FlowFilter;
 pub use rows::{
-    Administration, BackendRow, BenchRow, ConfigRow, CountRow, DropRow, Explanation, FlowRow, Health, Presence, Probe,
-    ServiceRow, Stage, WorkerRow,
+    BackendRow, BenchRow, ConfigRow, CountRow, DropRow, Explanation, FlowRow, Probe, ServiceRow, Stage, WorkerRow,
 };
 
 /// Version of the lines on the socket. Fields and requests are added within a version; a change of meaning makes a new

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::control::{Administration, Health, Presence};
+
 /// Item of a `ServiceList`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceRow {
@@ -35,40 +37,6 @@ pub struct ServiceRow {
     pub flows_refused: u64,
 }
 
-/// Whether the configuration still has a backend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Presence {
-    /// It has.
-    Present,
-    /// A reload removed it; its flows drain.
-    Removed,
-}
-
-/// What the operator says of a backend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Administration {
-    /// Takes new flows.
-    Enabled,
-    /// No new flows: weight 0.
-    Drain,
-    /// No flows.
-    Disabled,
-}
-
-/// What health checks say of a backend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Health {
-    /// It answers.
-    Up,
-    /// It does not.
-    Down,
-    /// Nobody has asked.
-    Unknown,
-}
-
 /// Item of a `BackendList`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BackendRow {
@@ -78,8 +46,11 @@ pub struct BackendRow {
     pub name: String,
     /// Address, and port unless the packet's is kept.
     pub address: String,
-    /// Share of new flows.
+    /// Share of new flows relative to the others that take some.
     pub weight: u16,
+    /// That of the configuration, which the operator may have overridden.
+    #[serde(default)]
+    pub weight_configured: u16,
     /// Whether it is only used when no other can be.
     #[serde(default)]
     pub backup: bool,
@@ -89,10 +60,19 @@ pub struct BackendRow {
     pub admin: Administration,
     /// Why, if he said.
     pub admin_reason: Option<String>,
+    /// Seconds since he said it; `null` if he has said nothing, of the weight neither.
+    #[serde(default)]
+    pub admin_age_s: Option<u64>,
+    /// Seconds until it is over by itself, if it is.
+    #[serde(default)]
+    pub admin_left_s: Option<u64>,
     /// What health checks say.
     pub health: Health,
     /// Why.
     pub health_reason: Option<String>,
+    /// Seconds since that changed; `null` if nobody looks.
+    #[serde(default)]
+    pub health_age_s: Option<u64>,
     /// Flows now.
     pub flows: u64,
     /// Flows opened since the start.

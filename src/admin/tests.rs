@@ -1,10 +1,10 @@
 use std::cell::RefCell;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
 use crate::config;
+use crate::control::Controller;
 use crate::engine::conntrack::{Direction, FlowRef};
 use crate::engine::{Engine, Instant, NoTrace, Shared, Verdict, WorkerId};
 use crate::wire::build::{self, Tcp};
@@ -30,7 +30,7 @@ backends = [{ name = "b1", address = "10.0.0.1", weight = 0, backup = true }, { 
 "#;
 
 struct World {
-    shared: Arc<Shared>,
+    controller: Controller,
     engine: Engine,
     ended: RefCell<Vec<FlowRef>>,
 }
@@ -45,7 +45,7 @@ impl World {
     fn new() -> Self {
         let shared = Shared::new(config::load(CONFIG, "test.toml", None, "host").unwrap(), 1, 7);
         let engine = Engine::new(&shared, WorkerId(0), STARTED);
-        Self { shared, engine, ended: RefCell::default() }
+        Self { controller: Controller::new(shared, Duration::ZERO), engine, ended: RefCell::default() }
     }
 
     /// A world in which two clients have opened a connection each and a third has asked for a name.
@@ -67,7 +67,7 @@ impl World {
         let end_flow = |flow| self.ended.borrow_mut().push(flow);
         let now = STARTED + Duration::from_secs(5);
         let (file, text) = ("tungate.toml", CONFIG);
-        answer(request, &State { shared: &self.shared, end_flow: &end_flow, started: STARTED, now, file, text })
+        answer(request, &State { controller: &self.controller, end_flow: &end_flow, started: STARTED, now, file, text })
             .collect()
     }
 

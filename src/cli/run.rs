@@ -78,8 +78,8 @@ impl Run {
         let started = sys::now();
         let served = control::serve(daemon, server, signals, self.drain, &mut |daemon, request| {
             let end_flow = |flow| daemon.end_flows([flow]);
-            let (shared, now) = (daemon.shared(), sys::now());
-            admin::answer(request, &State { shared, end_flow: &end_flow, started, now, file: &file, text: &text })
+            let (controller, now) = (daemon.controller(), sys::now());
+            admin::answer(request, &State { controller, end_flow: &end_flow, started, now, file: &file, text: &text })
         });
         served.map_err(|error| Failure::no(error.to_string()))?;
         ::log::info!("stopped: the interface and its routes are removed");

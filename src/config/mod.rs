@@ -237,6 +237,14 @@ pub struct Backend {
 }
 
 impl Backend {
+    /// Its address as it is listed: `10.0.0.1:8080`, `[fd00::1]:80`; without a port if the packet's is kept.
+    pub fn place(&self) -> String {
+        match self.port {
+            Some(port) => Endpoint::new(self.address, port).to_string(),
+            None => self.address.to_string(),
+        }
+    }
+
     /// Where a packet that came for `listen_port` goes.
     pub fn endpoint(&self, listen_port: u16) -> Endpoint {
         Endpoint::new(self.address, self.port.unwrap_or(listen_port))

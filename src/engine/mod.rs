@@ -157,10 +157,10 @@ impl Engine {
             let answer = flow.key(Direction::Reply);
             self.ports.release(answer.destination, answer.source, answer.protocol);
         }
-        self.shared.loads.closed(flow.backend());
         self.shared.limits.leave(flow.service());
         self.counters().service(flow.service()).closed.add(1);
         self.counters().backend(flow.backend()).closed.add(1);
+        self.shared.loads.closed(flow.backend());
     }
 
     /// As [`Self::close`]: the flow with this number, which is one of this worker's.

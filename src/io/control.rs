@@ -82,7 +82,7 @@ fn serve_until_over(
     let mut events = Events::with_capacity(64);
     let mut phase = Phase::Serving;
     loop {
-        if let Err(error) = poll.poll(&mut events, Some(phase.patience()))
+        if let Err(error) = poll.poll(&mut events, Some(phase.patience().min(until_due(daemon))))
             && error.kind() != io::ErrorKind::Interrupted
         {
             return Err(error.into());
@@ -98,6 +98,7 @@ fn serve_until_over(
                 token => server.handle(poll.registry(), token, sys::now(), &mut |request| answer(daemon, request)),
             }
         }
+        daemon.handle_timeout();
         if let Some(error) = daemon.failure() {
             return Err(ServeError::Worker(error));
         }
@@ -105,6 +106,10 @@ fn serve_until_over(
             return Ok(());
         }
     }
+}
+
+fn until_due(daemon: &Daemon) -> Duration {
+    daemon.poll_timeout().map_or(Duration::MAX, |at| at.since(sys::now()))
 }
 
 /// A link has changed. A TUN that is gone is its workers' to tell.
@@ -126,7 +131,7 @@ enum Phase {
 }
 
 impl Phase {
-    fn after_signal(self, signal: libc::c_int, daemon: &Daemon, drain: Duration) -> Self {
+    fn after_signal(self, signal: libc::c_int, daemon: &mut Daemon, drain: Duration) -> Self {
         if signal == libc::SIGHUP {
             log::warn!("SIGHUP: reload is not available in this version; a change takes a restart");
             return self;

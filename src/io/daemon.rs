@@ -17,13 +17,14 @@ use super::tun_port::TunPort;
 use super::words::{in_words, with_remedy};
 use super::worker::{Mailbox, Worker};
 use crate::config::{Snapshot, Workers};
+use crate::control::Controller;
 use crate::engine::conntrack::FlowRef;
-use crate::engine::{Engine, Shared, WorkerId};
+use crate::engine::{Engine, Instant, Shared, WorkerId};
 
 /// A running gateway. Dropping it stops the workers and removes the TUN, and with it the routes.
 #[derive(Debug)]
 pub struct Daemon {
-    shared: Arc<Shared>,
+    controller: Controller,
     mailboxes: Arc<[Mailbox]>,
     workers: Vec<JoinHandle<io::Result<()>>>,
     /// Answers for our addresses as long as it lives.
@@ -52,8 +53,9 @@ impl Daemon {
         };
         let shared = Shared::new(snapshot, count, random_seed());
         let mailboxes: Result<Arc<[Mailbox]>, _> = (0..count).map(|_| Mailbox::new()).collect();
+        let epoch = sys::wall_clock().saturating_sub(sys::now().since(Instant::ZERO));
         let mut daemon = Self {
-            shared,
+            controller: Controller::new(Arc::clone(&shared), epoch),
             mailboxes: mailboxes.map_err(StartError::System)?,
             workers: Vec::new(),
             _announcer: announcer,
@@ -61,7 +63,7 @@ impl Daemon {
             tun,
         };
         for (id, queue) in (0..count).map(WorkerId).zip(queues) {
-            let engine = Engine::new(&daemon.shared, id, sys::now());
+            let engine = Engine::new(&shared, id, sys::now());
             let worker = Worker::new(id, Segmenting::new(TunPort::new(queue)), engine, Arc::clone(&daemon.mailboxes));
             let thread = sys::spawn(&format!("worker-{}", id.0), move || worker.run());
             daemon.workers.push(thread.map_err(StartError::System)?);
@@ -72,7 +74,26 @@ impl Daemon {
 
     /// What the workers share.
     pub fn shared(&self) -> &Arc<Shared> {
-        &self.shared
+        self.controller.shared()
+    }
+
+    /// Who decides what each backend is for new flows.
+    pub const fn controller(&self) -> &Controller {
+        &self.controller
+    }
+
+    /// When [`Self::handle_timeout`] wants to be called, if at all.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.controller.poll_timeout()
+    }
+
+    /// Does what has become due in the slow state.
+    pub fn handle_timeout(&mut self) {
+        self.controller.handle_timeout(sys::now());
+        let effects = self.controller.effects();
+        if effects.policy {
+            self.mailboxes.iter().for_each(Mailbox::wake);
+        }
     }
 
     /// Ends flows; each is ended by its owner, a moment later.
@@ -83,21 +104,21 @@ impl Daemon {
     }
 
     /// From now on no new flow is taken; those there are go on.
-    pub fn stop_new_flows(&self) {
-        let closed = self.shared.policy.load().closed();
-        self.shared.policy.store(Arc::new(closed));
+    pub fn stop_new_flows(&mut self) {
+        self.controller.close();
+        self.handle_timeout();
     }
 
     /// Whether a flow still carries something.
     pub fn has_flows_in_use(&self) -> bool {
         let now = sys::now();
-        self.shared.table.any(|flow| flow.carries(now))
+        self.shared().table.any(|flow| flow.carries(now))
     }
 
     /// How many flows still carry something.
     pub fn flows_in_use(&self) -> u32 {
         let (now, mut count) = (sys::now(), 0);
-        self.shared.table.for_each(|flow| count += u32::from(flow.carries(now)));
+        self.shared().table.for_each(|flow| count += u32::from(flow.carries(now)));
         count
     }
 

@@ -55,6 +55,11 @@ impl Mailbox {
         self.waker.wake();
     }
 
+    /// Has the worker look whether there is another policy.
+    pub fn wake(&self) {
+        self.waker.wake();
+    }
+
     /// Has the worker return after the batch in hand.
     pub fn stop(&self) {
         self.stop.store(true, Relaxed);

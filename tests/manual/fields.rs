@@ -3,6 +3,7 @@
 use serde::Serialize;
 use tungate::admin::{self, BenchRow, CountRow, Request, Response, State};
 use tungate::config;
+use tungate::control::Controller;
 use tungate::engine::conntrack::FlowRef;
 use tungate::engine::{Engine, Instant, NoTrace, Shared, Verdict, WorkerId};
 use tungate::wire::build::{self, Tcp};
@@ -27,7 +28,9 @@ fn ask(request: Request) -> Response {
     let verdict = Engine::new(&shared, WorkerId(0), now).handle(&mut packet, now, &mut NoTrace);
     assert_eq!(verdict, Verdict::Forward);
     let nothing = |_: FlowRef| {};
-    let state = State { shared: &shared, end_flow: &nothing, started: now, now, file: "test.toml", text: CONFIG };
+    let controller = Controller::new(shared, std::time::Duration::ZERO);
+    let state =
+        State { controller: &controller, end_flow: &nothing, started: now, now, file: "test.toml", text: CONFIG };
     admin::answer(request, &state).next().unwrap()
 }
 

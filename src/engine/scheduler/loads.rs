@@ -1,6 +1,9 @@
 //! How many flows each backend has now.
 
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicU32,
+    Ordering::{Acquire, Relaxed, Release},
+};
 
 use crate::config::BackendId;
 use crate::engine::counters::{OfEach, of_each};
@@ -24,10 +27,11 @@ impl Loads {
         self.of(id).fetch_add(1, Relaxed);
     }
 
-    /// Counts a flow ended: once for each [`Loads::opened`], or the backend starves.
+    /// Counts a flow ended: once for each [`Loads::opened`], or the backend starves. Nothing is counted of the flow after
+    /// that: who sees by [`Loads::is_idle`] that it was the last may begin again with the backend's counters.
     #[inline]
     pub fn closed(&self, id: BackendId) {
-        let before = self.of(id).fetch_sub(1, Relaxed);
+        let before = self.of(id).fetch_sub(1, Release);
         debug_assert!(before > 0, "backend {id:?} lost a flow that it never had");
     }
 
@@ -35,6 +39,11 @@ impl Loads {
     #[inline]
     pub fn get(&self, id: BackendId) -> u32 {
         self.of(id).load(Relaxed)
+    }
+
+    /// Whether it has no flow, and all that was counted of those it had is to be seen.
+    pub fn is_idle(&self, id: BackendId) -> bool {
+        self.of(id).load(Acquire) == 0
     }
 
     #[inline]

@@ -36,11 +36,7 @@ pub struct Candidate {
 impl Candidate {
     /// A configured backend with its configured weight. Its identity is its name, address and port.
     pub fn new(id: BackendId, backend: &Backend) -> Self {
-        let key = match backend.port {
-            Some(port) => format!("{} {}", backend.name, Endpoint::new(backend.address, port)),
-            None => format!("{} {}", backend.name, backend.address),
-        };
-        Self { id, key, weight: backend.weight }
+        Self { id, key: format!("{} {}", backend.name, backend.place()), weight: backend.weight }
     }
 }
 

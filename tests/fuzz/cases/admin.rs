@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use tungate::admin::{self, Answer, FlowFilter, Probe, Question, Request, Response, hex};
+use tungate::control::Controller;
 use tungate::engine::conntrack::FlowRef;
 use tungate::engine::{Instant, Shared};
 use tungate::wire::build;
@@ -64,7 +65,9 @@ fn answered(request: Request, shared: &Arc<Shared>) {
     let doomed = RefCell::new(Vec::new());
     let end_flow = |flow: FlowRef| doomed.borrow_mut().push(flow);
     let (started, now) = (Instant::from_micros(1_000_000_000), Instant::from_micros(1_005_000_000));
-    let state = admin::State { shared, end_flow: &end_flow, started, now, file: "tungate.toml", text: CONFIG };
+    let controller = Controller::new(Arc::clone(shared), std::time::Duration::ZERO);
+    let state =
+        admin::State { controller: &controller, end_flow: &end_flow, started, now, file: "tungate.toml", text: CONFIG };
     let kills = matches!(request, Request::KillFlows(_));
     let responses: Vec<Response> = admin::answer(request, &state).collect();
     assert!(!responses.is_empty(), "an answer is never empty");

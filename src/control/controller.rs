@@ -1,0 +1,252 @@
+//! The one owner of slow state, and the only writer of the engine's policy.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{Ordering, fence};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use super::overrides::{Operation, Override, Overrides, UnixTime};
+use super::standing::{Health, Observed, Presence, Standing};
+use crate::config::{Backend, BackendId, Snapshot};
+use crate::engine::conntrack::Direction;
+use crate::engine::{Instant, Policy, Shared};
+use crate::wire::Prefix;
+
+/// How often it is looked whether what was removed still has flows, at most: to look at a flow takes some 200 ns, and the
+/// looking is to take a fiftieth of a CPU.
+const SWEEP: Duration = Duration::from_secs(1);
+const SWEEP_FOR_EACH_FLOW: Duration = Duration::from_micros(10);
+
+/// What the configuration, the operator and the health checks say, and the policy that follows from it.
+///
+/// Whoever changes something calls [`Self::handle_timeout`] soon after: then the policy is made, once for all that has
+/// changed, and [`Self::effects`] tells what else is to be done.
+#[derive(Debug)]
+pub struct Controller {
+    shared: Arc<Shared>,
+    /// Time of day when [`Instant`]s began.
+    epoch: Duration,
+    overrides: Overrides,
+    observed: HashMap<BackendId, Observed>,
+    /// Whether the policy in force is not what would be made now.
+    outdated: bool,
+    /// No new flow is taken.
+    closed: bool,
+    /// Policies that workers may still go by.
+    superseded: Vec<Weak<Policy>>,
+    /// When to look whether what is retired still has flows.
+    next_sweep: Option<Instant>,
+    effects: Effects,
+}
+
+/// What is to be done because of what has changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Effects {
+    /// There is another policy: workers that sleep should hear of it.
+    pub policy: bool,
+    /// The snapshot has other addresses, or lost some that only flows had: routes and announcements follow it.
+    pub addresses: bool,
+    /// The overrides are others, and are to be kept over a restart.
+    pub overrides: bool,
+}
+
+impl Controller {
+    /// Of a gateway that goes by its configuration alone. `epoch` is the time of day, since 1970, at [`Instant::ZERO`].
+    pub fn new(shared: Arc<Shared>, epoch: Duration) -> Self {
+        Self {
+            shared,
+            epoch,
+            overrides: Overrides::default(),
+            observed: HashMap::new(),
+            outdated: false,
+            closed: false,
+            superseded: Vec::new(),
+            next_sweep: None,
+            effects: Effects::default(),
+        }
+    }
+
+    /// What the workers share.
+    pub const fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// The configuration in force.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.shared.policy.load().snapshot)
+    }
+
+    /// What a backend is for new flows, and why.
+    pub fn standing(&self, snapshot: &Snapshot, backend: &Backend) -> Standing<'_> {
+        Standing {
+            presence: if snapshot.has_backend(backend.id) { Presence::Present } else { Presence::Removed },
+            configured_weight: backend.weight,
+            overridden: self.overrides.of(snapshot, backend),
+            observed: self.observed.get(&backend.id),
+        }
+    }
+
+    /// Puts another configuration in force. It must have been made from [`Self::snapshot`].
+    pub fn apply(&mut self, snapshot: Snapshot, now: Instant) {
+        let time = self.time(now);
+        let saw = self.overrides.see(&self.snapshot(), time);
+        self.effects.overrides |= self.overrides.see(&snapshot, time) || saw;
+        let known: HashSet<_> = snapshot.all_backends().map(|backend| backend.id).collect();
+        self.observed.retain(|id, _| known.contains(id));
+        self.put_in_force(&Arc::new(snapshot), now);
+        self.effects.addresses = true;
+    }
+
+    /// What a health check has seen, or another observer; a backend that nobody looks at is `Unknown`.
+    pub fn observe(&mut self, backend: BackendId, health: Health, reason: Option<String>, now: Instant) {
+        let before = self.observed.get(&backend);
+        let since = before.filter(|before| before.health == health).map_or(now, |before| before.since);
+        self.outdated |= before.map(|before| before.health).unwrap_or_default() != health;
+        self.observed.insert(backend, Observed { health, reason, since });
+    }
+
+    /// What was said before a restart.
+    pub fn restore(&mut self, overrides: Overrides, now: Instant) {
+        self.overrides = overrides;
+        let time = self.time(now);
+        let (expired, forgot) = (self.overrides.expire(time), self.overrides.see(&self.snapshot(), time));
+        self.effects.overrides |= expired || forgot;
+        self.outdated = true;
+    }
+
+    /// The operator says something of a backend; `lasting` is how long `Drain` and `Disable` last.
+    pub fn operate(
+        &mut self,
+        backend: BackendId,
+        operation: &Operation,
+        reason: Option<String>,
+        lasting: Option<Duration>,
+        now: Instant,
+    ) {
+        let snapshot = self.snapshot();
+        let time = self.time(now);
+        self.overrides.say((&snapshot, snapshot.backend(backend)), operation, reason, lasting, time);
+        self.effects.overrides = true;
+        self.outdated = true;
+    }
+
+    /// All that the operator has said and not taken back.
+    pub const fn overrides(&self) -> &Overrides {
+        &self.overrides
+    }
+
+    /// How long ago an override was said, and how long it lasts yet if it ends by itself.
+    pub fn age(&self, said: &Override, now: Instant) -> (Duration, Option<Duration>) {
+        let seconds = |later: UnixTime, earlier: UnixTime| Duration::from_secs(later.saturating_sub(earlier));
+        let time = self.time(now);
+        (seconds(time, said.since), said.until.map(|until| seconds(until, time)))
+    }
+
+    /// From now on no new flow is taken; those there are go on.
+    pub fn close(&mut self) {
+        self.closed = true;
+        self.outdated = true;
+    }
+
+    /// When [`Self::handle_timeout`] wants to be called, if at all; in the past, if something has changed.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        if self.outdated {
+            return Some(Instant::ZERO);
+        }
+        let expiry = self.overrides.next_expiry().map(|time| self.instant(time));
+        [expiry, self.next_sweep].into_iter().flatten().min()
+    }
+
+    /// Does what is due: the policy after a change, the end of what was said for a time, the end of what is retired.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if self.overrides.expire(self.time(now)) {
+            self.effects.overrides = true;
+            self.outdated = true;
+        }
+        if self.outdated {
+            self.put_in_force(&self.snapshot(), now);
+        }
+        if self.next_sweep.is_some_and(|at| at <= now) {
+            self.sweep(now);
+        }
+    }
+
+    /// What is to be done since it was asked last.
+    pub fn effects(&mut self) -> Effects {
+        std::mem::take(&mut self.effects)
+    }
+
+    fn put_in_force(&mut self, snapshot: &Arc<Snapshot>, now: Instant) {
+        let previous = self.shared.policy.load_full();
+        let share = |backend: &Backend| self.standing(snapshot, backend).share();
+        let policy = Policy::build(Arc::clone(snapshot), share, Some(&previous));
+        let policy = if self.closed { policy.closed() } else { policy };
+        self.shared.policy.store(Arc::new(policy));
+        self.superseded.retain(|policy| policy.strong_count() > 0);
+        self.superseded.push(Arc::downgrade(&previous));
+        self.outdated = false;
+        self.effects.policy = true;
+        self.next_sweep = (!snapshot.retired.is_empty()).then(|| self.next_sweep.unwrap_or(now + SWEEP));
+    }
+
+    /// Gives up what no flow has any more, once no worker can begin one: only then may an id be another's.
+    fn sweep(&mut self, now: Instant) {
+        self.next_sweep = Some(now + SWEEP.max(SWEEP_FOR_EACH_FLOW * self.shared.table.len()));
+        if self.superseded.iter().any(|policy| policy.strong_count() > 0) {
+            return;
+        }
+        // What the workers did by those policies is seen now: each was dropped by a release.
+        fence(Ordering::Acquire);
+        let before = self.snapshot();
+        let addresses = self.addresses_in_use(&before.retired.addresses);
+        let loads = &self.shared.loads;
+        let after = before.without(|backend| !loads.is_idle(backend), |address| addresses.contains(&address));
+        if after.retired == before.retired {
+            return;
+        }
+        let kept_services: HashSet<_> = after.retired.services.iter().map(|service| service.id).collect();
+        let kept_backends: HashSet<_> = after.retired.backends.iter().map(|backend| backend.id).collect();
+        let services = before.retired.services.iter().map(|service| service.id);
+        let backends = before.retired.backends.iter().map(|backend| backend.id);
+        self.shared.forget(
+            services.filter(|id| !kept_services.contains(id)),
+            backends.clone().filter(|id| !kept_backends.contains(id)),
+        );
+        for id in backends.filter(|id| !kept_backends.contains(id)) {
+            self.observed.remove(&id);
+        }
+        self.effects.addresses |= after.retired.addresses != before.retired.addresses;
+        self.put_in_force(&Arc::new(after), now);
+    }
+
+    /// Those of the addresses that a flow has, as its VIP or as its source.
+    fn addresses_in_use(&self, addresses: &[Prefix]) -> HashSet<Prefix> {
+        let mut used = HashSet::new();
+        if addresses.is_empty() {
+            return used;
+        }
+        self.shared.table.for_each(|flow| {
+            let ends = [
+                Some(flow.key(Direction::Original).destination.address),
+                Some(flow.key(Direction::Reply).destination.address),
+                flow.path().as_ref().map(|path| path.tunnel().source),
+            ];
+            for end in ends.into_iter().flatten() {
+                used.extend(addresses.iter().filter(|prefix| prefix.contains(end.ip())));
+            }
+        });
+        used
+    }
+
+    fn time(&self, now: Instant) -> UnixTime {
+        self.epoch.as_secs() + Duration::from_micros(now.as_micros()).as_secs()
+    }
+
+    /// When that time of day is over a whole second.
+    fn instant(&self, time: UnixTime) -> Instant {
+        Instant::ZERO + Duration::from_secs(time.saturating_sub(self.epoch.as_secs()))
+    }
+}
+
+#[cfg(test)]
+mod tests;
