@@ -1,7 +1,7 @@
 //! What happens to a packet of a flow that is known: the established path, without a lock, an allocation or a clock.
 
 use super::conntrack::tcp::Outcome;
-use super::conntrack::{Direction, Flow, State, one_way};
+use super::conntrack::{Direction, Flow, State};
 use super::counters::WorkerCounters;
 use super::nat::{self, Rewrite};
 use super::{DropReason, Instant, Route, TraceSink, Verdict, tunnel};
@@ -113,7 +113,7 @@ fn track(flow: &Flow, state: State, direction: Direction, packet: &Packet<'_>) -
         return Track::Refuse(DropReason::BadTransportChecksum);
     }
     let outcome =
-        if flow.is_tunnelled() { one_way::step(state, segment.flags) } else { flow.step(state, direction, &segment) };
+        if flow.is_tunnelled() { flow.step_one_way(state, &segment) } else { flow.step(state, direction, &segment) };
     match outcome {
         // R33: a RST that ends nothing does not prolong anything either.
         Outcome::Accept(after) if after == state && segment.flags.has(TcpFlags::RST) => Track::Keep,

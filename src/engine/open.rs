@@ -6,7 +6,7 @@ use std::sync::Arc;
 use foldhash::fast::FixedState;
 
 use super::conntrack::tcp::Tracker;
-use super::conntrack::{Direction, FlowKey, FlowRef, Plan, Refused, Scope, one_way};
+use super::conntrack::{Direction, FlowKey, FlowRef, Plan, Refused, Scope};
 use super::established::{count_traffic, rewrite};
 use super::nat::Rewrite;
 use super::scheduler::Request;
@@ -223,7 +223,7 @@ impl Engine {
         trace: &mut T,
     ) -> Verdict {
         match packet.tcp() {
-            Some(segment) if flow.is_tunnelled() => flow.set_state(one_way::begin(segment.flags)),
+            Some(segment) if flow.is_tunnelled() => flow.begin_one_way(&segment),
             Some(syn) => flow.set_tracker(&Tracker::open(&syn)),
             None => {}
         }

@@ -8,6 +8,7 @@ use arc_swap::{ArcSwapOption, Guard};
 
 use super::key::{Direction, FlowKey};
 use super::list::{Link, Strand};
+use super::one_way;
 use super::state::State;
 use super::sync;
 use super::tcp::{Outcome, Tracker, TrackerCell};
@@ -248,6 +249,23 @@ impl Flow {
     #[inline]
     pub(in crate::engine) fn step(&self, state: State, direction: Direction, segment: &TcpSegment<'_>) -> Outcome {
         self.tracker.step(state, direction, segment)
+    }
+
+    /// Begins with this segment, of a connection whose other half does not pass here.
+    pub(in crate::engine) fn begin_one_way(&self, segment: &TcpSegment<'_>) {
+        self.set_state(one_way::begin(segment.flags));
+        self.tracker.set_reached(segment.seq.wrapping_add(segment.seq_len()));
+    }
+
+    /// Has the tracker of such a connection judge a segment, and learn from it.
+    #[inline]
+    pub(in crate::engine) fn step_one_way(&self, state: State, segment: &TcpSegment<'_>) -> Outcome {
+        let reached = self.tracker.reached();
+        let outcome = one_way::step(state, segment, reached);
+        if matches!(outcome, Outcome::Accept(_)) {
+            self.tracker.set_reached(one_way::reach(segment, reached));
+        }
+        outcome
     }
 
     /// Whether the TCP tracker has learned from this segment, which it has just judged: a forged one may be forwarded, but

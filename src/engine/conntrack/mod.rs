@@ -7,7 +7,7 @@ mod index;
 mod key;
 mod list;
 mod memory;
-pub mod one_way;
+mod one_way;
 mod queues;
 mod state;
 mod sync;

@@ -1,12 +1,18 @@
 //! The tracker for connections of which only the client's half passes here: the backend answers past us.
 //!
 //! The states are the client's alone, after IPVS' input-only table. Nothing can be checked against what the backend has
-//! said, so nothing that a client says may do harm: a FIN leaves room for an answer as long as ACKs keep coming, and what
-//! a RST has closed is open again for whoever goes on, since the RST may have been anybody's.
+//! said, so nothing that a client says may do harm: a FIN leaves room for an answer as long as ACKs keep coming. A RST is
+//! believed near the place that the client has reached, and nowhere else: it may be anybody's, and the next segment of an
+//! idle connection that is forgotten goes where the scheduler sends it. What it has closed is open again for whoever
+//! goes on.
 
 use super::state::State;
 use super::tcp::Outcome;
-use crate::wire::TcpFlags;
+use crate::wire::{TcpFlags, TcpSegment};
+
+/// How far from where a client is known to be its segments are believed: more than is lost before it gets here, and
+/// little enough for one in two thousand blind guesses.
+const NEAR: u32 = 1 << 20;
 
 /// State of a flow that begins with this segment: one with a SYN, or one of the middle, whose flow was known to another
 /// gateway, or to this one before it was restarted. Such a one may be evicted until it goes on.
@@ -22,14 +28,16 @@ pub fn begin(flags: TcpFlags) -> State {
     }
 }
 
-/// Judges a client's segment.
+/// Judges the segment of a client that is known to have reached this place of its sequence space.
 #[inline]
-pub fn step(state: State, flags: TcpFlags) -> Outcome {
+pub fn step(state: State, segment: &TcpSegment<'_>, reached: u32) -> Outcome {
+    let flags = segment.flags;
     if !flags.valid() || (flags.has(TcpFlags::SYN) && flags.has(TcpFlags::ACK)) {
         return Outcome::BadState;
     }
     if flags.has(TcpFlags::RST) {
-        return Outcome::Accept(State::Close);
+        let near = segment.seq.wrapping_sub(reached).wrapping_add(NEAR) <= 2 * NEAR;
+        return if near { Outcome::Accept(State::Close) } else { Outcome::Pass };
     }
     if flags.has(TcpFlags::SYN) {
         // Over: it begins anew. In use: the backend knows whether it is an old duplicate (RFC 5961 4). Else it is the SYN
@@ -50,6 +58,14 @@ pub fn step(state: State, flags: TcpFlags) -> Outcome {
     })
 }
 
+/// What the client has reached with a segment that was accepted.
+#[inline]
+pub fn reach(segment: &TcpSegment<'_>, reached: u32) -> u32 {
+    let end = segment.seq.wrapping_add(segment.seq_len());
+    let anew = segment.flags.has(TcpFlags::SYN);
+    if anew || end.wrapping_sub(reached) <= NEAR { end } else { reached }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -59,11 +75,15 @@ mod tests {
     const FIN: TcpFlags = TcpFlags(TcpFlags::FIN.0 | TcpFlags::ACK.0);
     const RST: TcpFlags = TcpFlags::RST;
 
-    /// Where a connection stands after these segments.
+    fn segment(flags: TcpFlags, seq: u32) -> TcpSegment<'static> {
+        TcpSegment { seq, ack: 0, window: 0, flags, options: &[], payload_len: 0 }
+    }
+
+    /// Where a connection stands after these segments, all at the same place.
     #[track_caller]
     fn after(segments: &[TcpFlags]) -> State {
         let (first, rest) = segments.split_first().unwrap();
-        rest.iter().fold(begin(*first), |state, flags| match step(state, *flags) {
+        rest.iter().fold(begin(*first), |state, flags| match step(state, &segment(*flags, 7), 7) {
             Outcome::Accept(state) => state,
             Outcome::Pass => state,
             other @ (Outcome::Reopen | Outcome::BadState | Outcome::BadWindow) => {
@@ -95,14 +115,41 @@ mod tests {
         assert_eq!(after(&[SYN, ACK, RST]), State::Close);
         assert_eq!(after(&[SYN, ACK, RST, ACK, ACK]), State::Established);
         assert_eq!(after(&[SYN, ACK, SYN]), State::Established);
-        assert_eq!(step(State::Close, SYN), Outcome::Reopen);
+        assert_eq!(step(State::Close, &segment(SYN, 7), 7), Outcome::Reopen);
+    }
+
+    #[test]
+    fn a_rst_is_believed_near_the_place_that_the_client_has_reached() {
+        for reached in [0, 7, u32::MAX - 5] {
+            for (from_there, outcome) in [
+                (0, Outcome::Accept(State::Close)),
+                (NEAR, Outcome::Accept(State::Close)),
+                (NEAR.wrapping_neg(), Outcome::Accept(State::Close)),
+                (NEAR + 1, Outcome::Pass),
+                ((NEAR + 1).wrapping_neg(), Outcome::Pass),
+                (1 << 31, Outcome::Pass),
+            ] {
+                let rst = segment(RST, reached.wrapping_add(from_there));
+                assert_eq!(step(State::Established, &rst, reached), outcome, "{from_there} from {reached}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_client_reaches_what_it_sends_and_no_forger_moves_it_far() {
+        let data = |seq, payload_len| TcpSegment { payload_len, ..segment(ACK, seq) };
+        assert_eq!(reach(&segment(SYN, 1 << 30), 7), (1 << 30) + 1, "a SYN begins anew");
+        assert_eq!(reach(&data(7, 1460), 7), 1467);
+        assert_eq!(reach(&data(7, 10), 1467), 1467, "sent again");
+        assert_eq!(reach(&data(u32::MAX, 2), u32::MAX), 1);
+        assert_eq!(reach(&data(1 << 30, 1), 7), 7, "out of nowhere");
     }
 
     #[test]
     fn no_client_sends_a_syn_ack_or_nonsense() {
         for state in [State::SynSent, State::Established, State::Close] {
             for flags in [0x12, 0x00, 0x03, 0x3f] {
-                assert_eq!(step(state, TcpFlags(flags)), Outcome::BadState);
+                assert_eq!(step(state, &segment(TcpFlags(flags), 7), 7), Outcome::BadState);
             }
         }
     }

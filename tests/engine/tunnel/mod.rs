@@ -209,6 +209,24 @@ fn a_client_that_has_closed_gets_a_long_answer_as_long_as_it_acknowledges() {
     world.check_invariants();
 }
 
+/// Else the next segment of an idle connection would go where the scheduler sends it.
+#[test]
+fn a_forged_rst_takes_no_backend_from_an_idle_connection() {
+    let mut world = World::new(CONFIG);
+    let homes: Vec<Address> = (1..20).map(|n| world.client(n).syn("many").wrapped(GRE).destination).collect();
+    for n in 1..20 {
+        world.client(n).sends("many", &segment("ACK", 1_001, 1)).wrapped(GRE);
+        world.client(n).sends("many", &segment("RST", 0x8000_0000, 0)).wrapped(GRE);
+    }
+    world.wait(60);
+    for (n, home) in (1..20).zip(homes) {
+        assert_eq!(world.client(n).sends("many", &segment("ACK", 1_001, 1)).wrapped(GRE).destination, home);
+    }
+    world.client(1).sends("many", &segment("RST", 1_001, 0)).wrapped(GRE);
+    world.wait(60);
+    assert_eq!(world.states().len(), 18, "its own RST ends it");
+}
+
 #[test]
 fn a_flow_stays_with_its_backend_across_reloads_weights_and_new_backends() {
     let mut world = World::new(CONFIG);

@@ -78,6 +78,17 @@ impl TrackerCell {
         }
     }
 
+    /// Where the client has got to, if its connection is followed one way: nothing else is kept of one.
+    #[inline]
+    pub(in crate::engine::conntrack) fn reached(&self) -> u32 {
+        self.get(0)
+    }
+
+    #[inline]
+    pub(in crate::engine::conntrack) fn set_reached(&self, reached: u32) {
+        self.set(0, reached);
+    }
+
     #[inline]
     pub(in crate::engine::conntrack) fn load(&self) -> Tracker {
         let small = self.get(SMALL);
