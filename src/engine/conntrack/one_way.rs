@@ -16,7 +16,7 @@ const NEAR: u32 = 1 << 20;
 
 /// State of a flow that begins with this segment: one with a SYN, or one of the middle, whose flow was known to another
 /// gateway, or to this one before it was restarted. Such a one may be evicted until it goes on.
-pub fn begin(flags: TcpFlags) -> State {
+pub(super) fn begin(flags: TcpFlags) -> State {
     if flags.has(TcpFlags::SYN) {
         State::SynSent
     } else if flags.has(TcpFlags::RST) {
@@ -30,7 +30,7 @@ pub fn begin(flags: TcpFlags) -> State {
 
 /// Judges the segment of a client that is known to have reached this place of its sequence space.
 #[inline]
-pub fn step(state: State, segment: &TcpSegment<'_>, reached: u32) -> Outcome {
+pub(super) fn step(state: State, segment: &TcpSegment<'_>, reached: u32) -> Outcome {
     let flags = segment.flags;
     if !flags.valid() || (flags.has(TcpFlags::SYN) && flags.has(TcpFlags::ACK)) {
         return Outcome::BadState;
@@ -60,7 +60,7 @@ pub fn step(state: State, segment: &TcpSegment<'_>, reached: u32) -> Outcome {
 
 /// What the client has reached with a segment that was accepted.
 #[inline]
-pub fn reach(segment: &TcpSegment<'_>, reached: u32) -> u32 {
+pub(super) fn reach(segment: &TcpSegment<'_>, reached: u32) -> u32 {
     let end = segment.seq.wrapping_add(segment.seq_len());
     let anew = segment.flags.has(TcpFlags::SYN);
     if anew || end.wrapping_sub(reached) <= NEAR { end } else { reached }
