@@ -2,8 +2,9 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::os::fd::{AsFd, BorrowedFd};
 
-use super::netlink::{Link, LocalAddress, Netlink, NetlinkError, Prefix};
+use super::netlink::{Link, LocalAddress, Netlink, NetlinkError, Prefix, Watch};
 use crate::config::Snapshot;
 
 /// VIPs and source addresses, those that only flows still have included: what is routed to the TUN and announced.
@@ -62,6 +63,50 @@ impl Kept {
     /// The command that gives its packets to the gateway.
     pub(super) fn remedy(&self) -> String {
         format!("ip address del {}/{} dev {}", self.address, self.prefix_length, self.interface)
+    }
+}
+
+/// Looks after the gateway's addresses while it serves: one may become the machine's own at any time. Readable when an
+/// address has come or gone.
+#[derive(Debug)]
+pub struct Watched {
+    netlink: Netlink,
+    watch: Watch,
+    kept: Vec<Kept>,
+}
+
+impl Watched {
+    /// From now on, in the network namespace of the calling thread. What is kept already has been told.
+    ///
+    /// # Errors
+    /// The kernel cannot be asked for its links and addresses.
+    pub(super) fn start(snapshot: &Snapshot) -> Result<Self, NetlinkError> {
+        let watch = Watch::links_and_addresses()?;
+        let mut netlink = Netlink::open()?;
+        let kept = Kept::find(snapshot, &mut netlink)?;
+        Ok(Self { netlink, watch, kept })
+    }
+
+    /// Tells the log which addresses the kernel keeps now and did not before, and the other way round.
+    pub(super) fn look(&mut self, snapshot: &Snapshot) {
+        self.watch.clear();
+        let now = match Kept::find(snapshot, &mut self.netlink) {
+            Ok(now) => now,
+            Err(error) => return log::warn!("cannot see whether the kernel keeps packets for itself: {error}"),
+        };
+        for kept in now.iter().filter(|kept| !self.kept.contains(kept)) {
+            log::warn!("{kept} now: the kernel keeps its packets, and the gateway sees none; {}", kept.remedy());
+        }
+        for kept in self.kept.iter().filter(|kept| !now.iter().any(|other| other.address == kept.address)) {
+            log::info!("{} is no address of {} any more: its packets come here again", kept.address, kept.interface);
+        }
+        self.kept = now;
+    }
+}
+
+impl AsFd for Watched {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.watch.as_fd()
     }
 }
 

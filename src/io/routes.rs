@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 
-use super::netlink::{Netlink, NetlinkError, Prefix, Route, Target, Watch};
+use super::netlink::{LocalAddress, Netlink, NetlinkError, Prefix, Route, Target, Watch};
 use super::tun::Tun;
 
 /// Routes to a TUN. The kernel forgets them when somebody sets it down, and when it is up again nothing would come in:
@@ -61,10 +61,14 @@ impl Routes {
     }
 
     /// Whether the route to a destination is ours: the kernel says of another one, too, that it is there. A prefix is
-    /// taken to be: of one address in it, something longer may be true.
+    /// taken to be: of one address in it, something longer may be true. So is an address that has become the machine's
+    /// own, which hides all routes to it: [`super::addresses::Watched`] tells of that.
     fn leads_here(&mut self, n: usize) -> bool {
         let (prefix, address) = (self.destinations[n], self.destinations[n].address());
-        prefix != Prefix::host(address) || self.netlink.way_to(address).is_ok_and(|way| way == Some(self.index))
+        let is_local = |local: &LocalAddress| local.address == address;
+        prefix != Prefix::host(address)
+            || self.netlink.way_to(address).is_ok_and(|way| way.interface == Some(self.index))
+            || self.netlink.addresses().is_ok_and(|all| all.iter().any(is_local))
     }
 
     fn add_one(&mut self, n: usize) -> Result<(), NetlinkError> {

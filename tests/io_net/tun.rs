@@ -228,7 +228,7 @@ fn a_route_that_was_taken_meanwhile_is_told_and_the_others_come_back() {
             assert!(told.contains(&format!("ip route del {taken}/")), "{told}");
             for address in all {
                 let expected = if address == *taken { left } else { tun.index() };
-                assert_eq!(netlink.way_to(address).unwrap(), Some(expected), "{address}");
+                assert_eq!(netlink.way_to(address).unwrap().interface, Some(expected), "{address}");
             }
             netlink.delete_route(&route).unwrap();
             routes.restore().unwrap();

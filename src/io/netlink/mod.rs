@@ -23,7 +23,7 @@ use super::words::in_words;
 
 pub use crate::wire::Prefix;
 pub use link::{Ipv4Setting, Link, LinkChange};
-pub use route::{AddedRule, LocalAddress, Route, Rule, Target};
+pub use route::{AddedRule, LocalAddress, Route, Rule, Target, Way};
 
 /// How a request that makes something treats what is there already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

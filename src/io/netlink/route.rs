@@ -4,7 +4,8 @@ use std::net::IpAddr;
 
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RouteProtocol, RouteScope,
+    RouteType,
 };
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
@@ -46,6 +47,17 @@ pub enum Target {
     Blackhole,
     /// To this machine itself, as if all of it were addresses of the interface with this index.
     Local(u32),
+}
+
+/// What matters of the route to an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Way {
+    /// Index of the interface that it leads to; `None` if it leads to several, or to none.
+    pub interface: Option<u32>,
+    /// Length of its destination's prefix: 0 for a default route.
+    pub prefix_length: u8,
+    /// Bytes that the route itself takes at most, if it says so.
+    pub mtu: Option<u32>,
 }
 
 /// Packets from some sources are routed by a table of their own.
@@ -111,7 +123,7 @@ impl Netlink {
 
     /// What to do about a route that is there already. One that leads into a program's TUN is a running gateway's.
     fn instead_of_route_to(&mut self, to: Prefix) -> String {
-        let index = self.way_to(to.address()).ok().flatten();
+        let index = self.way_to(to.address()).ok().and_then(|way| way.interface);
         let links = self.links().unwrap_or_default();
         match links.into_iter().find(|link| Some(link.index) == index) {
             Some(link) if link.tun && link.carrier.is_some() => format!(
@@ -138,22 +150,30 @@ impl Netlink {
         self.change(&attempt, RouteNetlinkMessage::DelRoute(route_message(route)), 0)
     }
 
-    /// Index of the interface that the kernel sends packets for this address to, by the route that fits best.
+    /// The route by which the kernel sends packets to this address: the one that fits best.
     ///
     /// # Errors
     /// There is no such route, or one that leads nowhere.
-    pub fn way_to(&mut self, address: IpAddr) -> Result<Option<u32>, NetlinkError> {
+    pub fn way_to(&mut self, address: IpAddr) -> Result<Way, NetlinkError> {
         let mut message = RouteMessage::default();
         message.header.address_family = family(address);
         message.header.destination_prefix_length = Prefix::host(address).length();
         message.header.flags = RouteFlags::FibMatch;
         message.attributes.push(RouteAttribute::Destination(RouteAddress::from(address)));
         let answer = self.get(&format!("find the route to {address}"), RouteNetlinkMessage::GetRoute(message))?;
-        let RouteNetlinkMessage::NewRoute(route) = answer else { return Ok(None) };
-        Ok(route
-            .attributes
-            .into_iter()
-            .find_map(|attribute| if let RouteAttribute::Oif(index) = attribute { Some(index) } else { None }))
+        let mut way = Way { interface: None, prefix_length: 0, mtu: None };
+        let RouteNetlinkMessage::NewRoute(route) = answer else { return Ok(way) };
+        way.prefix_length = route.header.destination_prefix_length;
+        for attribute in route.attributes {
+            if let RouteAttribute::Oif(index) = attribute {
+                way.interface = Some(index);
+            } else if let RouteAttribute::Metrics(metrics) = attribute {
+                way.mtu = metrics
+                    .into_iter()
+                    .find_map(|metric| if let RouteMetric::Mtu(mtu) = metric { Some(mtu) } else { None });
+            }
+        }
+        Ok(way)
     }
 
     /// Adds a routing rule.
