@@ -19,8 +19,9 @@ use crate::engine::Instant;
 
 const SIGNALS: Token = Token(0);
 const LINKS: Token = Token(1);
+const ADDRESSES: Token = Token(2);
 /// And all above: the clients.
-const ADMIN: Token = Token(2);
+const ADMIN: Token = Token(3);
 /// Signals that would end the process if nobody caught them, and that nobody sends to end a gateway: a terminal that is
 /// closed, or somebody who expects the configuration to be read again.
 const IDLE: [libc::c_int; 3] = [libc::SIGHUP, libc::SIGUSR1, libc::SIGUSR2];
@@ -65,6 +66,7 @@ pub fn serve(
     if let Some(routes) = daemon.routes() {
         poll.registry().register(&mut SourceFd(&routes.as_fd().as_raw_fd()), LINKS, Interest::READABLE)?;
     }
+    poll.registry().register(&mut SourceFd(&daemon.addresses().as_fd().as_raw_fd()), ADDRESSES, Interest::READABLE)?;
     server.register(poll.registry(), ADMIN)?;
     let end = serve_until_over(&mut daemon, &mut server, &mut signals, &mut poll, drain, answer);
     server.finish(&mut poll, &mut |request| answer(&daemon, request));
@@ -95,10 +97,12 @@ fn serve_until_over(
                     }
                 }
                 LINKS => restore_routes(daemon),
+                ADDRESSES => daemon.look_at_addresses(),
                 token => server.handle(poll.registry(), token, sys::now(), &mut |request| answer(daemon, request)),
             }
         }
         daemon.handle_timeout();
+        daemon.look_at_tunnels();
         if let Some(error) = daemon.failure() {
             return Err(ServeError::Worker(error));
         }

@@ -6,7 +6,7 @@ use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use super::addresses::{Kept, own_addresses};
+use super::addresses::{Kept, Watched, own_addresses};
 use super::announce::{AnnounceError, Announcer};
 use super::netlink::{Netlink, NetlinkError};
 use super::routes::Routes;
@@ -14,6 +14,7 @@ use super::segmenting::Segmenting;
 use super::sys;
 use super::tun::{Offloads, Tun, TunConfig, TunError};
 use super::tun_port::TunPort;
+use super::unreachable::Unreachable;
 use super::words::{in_words, with_remedy};
 use super::worker::{Mailbox, Worker};
 use crate::config::{Snapshot, Workers};
@@ -30,6 +31,8 @@ pub struct Daemon {
     /// Answers for our addresses as long as it lives.
     _announcer: Option<Announcer>,
     routes: Option<Routes>,
+    addresses: Watched,
+    unreachable: Unreachable,
     tun: Tun,
 }
 
@@ -51,6 +54,7 @@ impl Daemon {
             [] => None,
             interfaces => Some(Announcer::start(interfaces, &addresses).map_err(StartError::Announce)?),
         };
+        let watched = Watched::start(&snapshot).map_err(StartError::Addresses)?;
         let shared = Shared::new(snapshot, count, random_seed());
         let mailboxes: Result<Arc<[Mailbox]>, _> = (0..count).map(|_| Mailbox::new()).collect();
         let epoch = sys::wall_clock().saturating_sub(sys::now().since(Instant::ZERO));
@@ -60,6 +64,8 @@ impl Daemon {
             workers: Vec::new(),
             _announcer: announcer,
             routes,
+            addresses: watched,
+            unreachable: Unreachable::default(),
             tun,
         };
         for (id, queue) in (0..count).map(WorkerId).zip(queues) {
@@ -125,6 +131,21 @@ impl Daemon {
     /// The routes to the TUN, if they are ours to keep.
     pub fn routes(&mut self) -> Option<&mut Routes> {
         self.routes.as_mut()
+    }
+
+    /// Readable when an address of this machine has come or gone: then look at it.
+    pub fn addresses(&self) -> &Watched {
+        &self.addresses
+    }
+
+    /// Tells the log which of the gateway's addresses have become the machine's own, or are so no more.
+    pub fn look_at_addresses(&mut self) {
+        self.addresses.look(&self.controller.shared().policy.load().snapshot);
+    }
+
+    /// Tells the log of backends whose tunnels lead nowhere.
+    pub fn look_at_tunnels(&mut self) {
+        self.unreachable.look(self.controller.shared(), sys::now());
     }
 
     /// A worker that has stopped by itself, and why: the TUN was taken away.

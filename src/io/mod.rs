@@ -19,5 +19,6 @@ pub mod serve;
 pub mod sys;
 pub mod tun;
 pub mod tun_port;
+mod unreachable;
 pub mod words;
 pub mod worker;

@@ -1,8 +1,33 @@
 //! The VIPs on the loopback.
 
 use std::fs;
+use std::net::IpAddr;
 
+use super::DecapConfig;
 use crate::io::netlink::{LocalAddress, Netlink, NetlinkError, Prefix, Route, Target};
+
+/// A VIP that a gateway serves on this very machine, and its TUN: to make the VIP local would take its packets away from
+/// it. It is a gateway if the way to the VIP, and that to one of the tunnels' sources alone, lead into a program's TUN.
+pub(super) fn gateway_here(config: &DecapConfig) -> Result<Option<(Prefix, String)>, NetlinkError> {
+    let mut netlink = Netlink::open()?;
+    let links = netlink.links()?;
+    let served = links.into_iter().filter(|link| link.tun && link.carrier.is_some());
+    for tun in served {
+        let own = |address: &IpAddr| {
+            let way = netlink.way_to(*address).ok().filter(|way| way.interface == Some(tun.index));
+            way.is_some_and(|way| way.prefix_length == Prefix::host(*address).length())
+        };
+        if !config.from.iter().any(own) {
+            continue;
+        }
+        let leads_there =
+            |vip: &&Prefix| netlink.way_to(vip.address()).is_ok_and(|way| way.interface == Some(tun.index));
+        if let Some(vip) = config.vips.iter().find(leads_there) {
+            return Ok(Some((*vip, tun.name)));
+        }
+    }
+    Ok(None)
+}
 
 /// The VIPs that we have added. Those that were there stay there.
 #[derive(Debug)]
@@ -22,7 +47,10 @@ impl Vips {
         for vip in vips {
             match this.add_one(*vip) {
                 Ok(()) => this.added.push(*vip),
-                Err(error) if error.errno() == Some(libc::EEXIST) => {}
+                Err(error) if error.errno() == Some(libc::EEXIST) => log::info!(
+                    "{vip} is on the loopback already, and stays there at the end; if a decap that was killed has left it \
+                     there: ip address del {vip} dev lo"
+                ),
                 Err(error) => return Err(error),
             }
         }
@@ -84,7 +112,10 @@ impl Drop for Vips {
                 Some(address) => self.netlink.delete_address(&address),
                 None => self.netlink.delete_route(&self.route(vip)),
             };
-            if let Err(error) = removed {
+            // Who has removed it meanwhile has done what was to be done.
+            if let Err(error) = removed
+                && !matches!(error.errno(), Some(libc::EADDRNOTAVAIL | libc::ESRCH))
+            {
                 log::warn!("{vip} stays on the loopback: {error}");
             }
         }

@@ -89,6 +89,9 @@ impl Decap {
     /// # Errors
     /// [`DecapError`]; nothing is left behind.
     pub fn start(config: &DecapConfig) -> Result<Self, DecapError> {
+        if let Some((vip, tun)) = local::gateway_here(config).map_err(DecapError::Vips)? {
+            return Err(DecapError::Gateway(vip, tun));
+        }
         let ears = listen(config)?;
         let tun = TunConfig { name: &config.interface, mtu: TUN_MTU, queues: 1, offloads: Offloads::None };
         let (tun, mut queues) = Tun::create(&tun).map_err(DecapError::Tun)?;
@@ -189,6 +192,8 @@ fn open(protocol: Protocol, v4: bool) -> io::Result<File> {
 /// Why it did not start.
 #[derive(Debug)]
 pub enum DecapError {
+    /// This is the gateway: packets for this VIP and from its source address go to its TUN, of this name.
+    Gateway(Prefix, String),
     /// No socket for this encapsulation.
     Socket(Encapsulation, io::Error),
     /// No TUN.
@@ -201,6 +206,7 @@ impl DecapError {
     /// Whether it is for lack of privileges, or because its name is taken.
     pub fn is_refused(&self) -> bool {
         match self {
+            Self::Gateway(..) => true,
             Self::Socket(_, error) => error.kind() == io::ErrorKind::PermissionDenied,
             Self::Tun(error) => {
                 matches!(error, TunError::NotPermitted | TunError::DeviceForbidden(_) | TunError::NameTaken(_))
@@ -213,6 +219,10 @@ impl DecapError {
 impl fmt::Display for DecapError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Gateway(vip, tun) => write!(
+                f,
+                "this is the gateway: {vip} leads to {tun}, where it would get no packet any more; decap is for the backends"
+            ),
             Self::Socket(_, error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 f.write_str("not allowed to open raw sockets: run as root or with CAP_NET_RAW and CAP_NET_ADMIN")
             }

@@ -37,6 +37,8 @@ pub(super) fn cases() -> Vec<Case> {
     cases.extend(all().map(|way| case("dsr_uploads_over_a_small_link", &["iperf3"], way, small_link)));
     let way = Way { encapsulation: "gre", inner: Family::V4, outer: Family::V4 };
     cases.push(case("dsr_backends_are_silent_about_a_vip_of_their_own_network", &[], way, arp));
+    cases.push(case("dsr_a_gateway_is_no_backend", &[], way, on_the_gateway));
+    cases.push(case("dsr_a_backend_that_takes_nothing_apart_is_named", &["curl"], way, forgotten));
     let v6 = all().filter(|way| way.inner == Family::V6);
     cases.extend(v6.map(|way| case("dsr_uploads_over_the_least_link_of_ipv6", &["iperf3"], way, least_link)));
     cases
@@ -190,6 +192,31 @@ fn arp(lab: &Lab, _: &Way) {
         assert_eq!(said.contains(REMEDY), !silent, "{said}");
         host.run(REMEDY).succeeded();
     }
+}
+
+/// Whoever starts `decap` on the gateway takes nothing away from it; whoever adds the VIP there finds that in the log.
+fn on_the_gateway(lab: &Lab, way: &Way) {
+    let gateway = Tungate::start(lab, &way.configuration(&["b1"]));
+    let file = lab.folder().join("tungate.toml");
+    let decap = lab.gateway().run(&format!("{} decap -c {}", env!("CARGO_BIN_EXE_tungate"), file.display()));
+    assert_eq!(decap.status.code(), Some(4), "{}", decap.stderr);
+    assert!(decap.stderr.contains("this is the gateway: 192.0.2.10/32 leads to tungate0"), "{}", decap.stderr);
+    let said = |what: &str| wait_for(what, || gateway.said().contains(what).then_some(()));
+    lab.gateway().run("ip address add 192.0.2.10/32 dev lo").succeeded();
+    said("192.0.2.10 (a VIP) is an address of lo now");
+    said("ip address del 192.0.2.10/32 dev lo");
+    lab.gateway().run("ip address del 192.0.2.10/32 dev lo").succeeded();
+    said("192.0.2.10 is no address of lo any more");
+    assert!(!gateway.said().contains("another route"), "{}", gateway.said());
+}
+
+/// A forgotten `decap` is named in the gateway's log.
+fn forgotten(lab: &Lab, way: &Way) {
+    let gateway = Tungate::start(lab, &way.configuration(&["b1"]));
+    wait_for("the gateway's word on b1", || {
+        lab.client().run("curl -s --max-time 1 http://192.0.2.10/");
+        gateway.said().contains("backend all/b1 (10.0.0.1) does not take gre: ").then_some(())
+    });
 }
 
 fn upload(lab: &Lab, way: &Way) {
