@@ -36,7 +36,7 @@ main() {
         down) [[ $# -eq 0 ]] || usage; need_root; find_lab; down ;;
         router) [[ $# -eq 1 ]] || usage; need_root; find_lab; router "$1" ;;
         direct) [[ $# -eq 0 ]] || usage; need_root; find_lab; direct ;;
-        exec) [[ $# -ge 2 ]] || usage; need_root; find_lab; exec ip netns exec "$lab-$1" "${@:2}" ;;
+        exec) [[ $# -ge 2 ]] || usage; need_root; find_lab; find_host "$1"; exec ip netns exec "$lab-$1" "${@:2}" ;;
         run) [[ $# -ge 1 ]] || usage; need_root; new_lab; run "$@" ;;
         *) usage ;;
     esac
@@ -72,6 +72,14 @@ find_lab() {
         exit 1
     fi
     lab=${labs[0]}
+}
+
+find_host() {
+    [[ ! -e /run/netns/$lab-$1 ]] || return 0
+    local hosts
+    mapfile -t hosts < <(ip netns list | sed -n "s/^$lab-\([a-z0-9]*\)\b.*/\1/p" | sort)
+    echo "lab.sh: there is no $1 in the lab $lab, but: ${hosts[*]:-nothing, it is not up}" >&2
+    exit 1
 }
 
 up() {
