@@ -22,7 +22,7 @@ pub(super) enum Step {
 }
 
 /// The established path: no lock, no allocation, no clock.
-#[inline]
+#[inline(always)]
 pub(super) fn pass<T: TraceSink>(
     flow: &Flow,
     direction: Direction,
@@ -67,7 +67,7 @@ pub(super) fn pass<T: TraceSink>(
 ///
 /// # Errors
 /// It is too big for the flow's tunnel, and this is the MTU that its sender is to be told.
-#[inline]
+#[inline(always)]
 pub(super) fn rewrite<T: TraceSink>(
     flow: &Flow,
     direction: Direction,
@@ -86,7 +86,7 @@ pub(super) fn rewrite<T: TraceSink>(
     }
 }
 
-#[inline]
+#[inline(always)]
 pub(super) fn count_traffic(flow: &Flow, direction: Direction, len: usize, counters: &WorkerCounters) {
     flow.traffic[direction as usize].count(len);
     for sum in [counters.service(flow.service()), counters.backend(flow.backend())] {
@@ -103,7 +103,7 @@ enum Track {
     Refuse(DropReason),
 }
 
-#[inline]
+#[inline(always)]
 fn track(flow: &Flow, state: State, direction: Direction, packet: &Packet<'_>) -> Track {
     let Some(segment) = packet.tcp() else {
         return Track::Refresh(after_datagram(state, direction));
@@ -127,7 +127,7 @@ fn track(flow: &Flow, state: State, direction: Direction, packet: &Packet<'_>) -
 }
 
 /// UDP has no handshake: a client that goes on after an answer is taken to have got it.
-#[inline]
+#[inline(always)]
 fn after_datagram(state: State, direction: Direction) -> State {
     match (state, direction) {
         (State::Unreplied, Direction::Reply) => State::Replied,

@@ -26,7 +26,7 @@ impl Engine {
             });
         }
         for place in places.into_iter().flatten() {
-            self.shared.table.addresses_of_flows(place).for_each(&prefetch);
+            self.shared.table.addresses_of_flow(place).for_each(&prefetch);
         }
     }
 }

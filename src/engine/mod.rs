@@ -186,7 +186,7 @@ impl Engine {
         &self.ports
     }
 
-    #[inline]
+    #[inline(always)]
     fn decide<T: TraceSink>(&mut self, packet: &mut Packet<'_>, now: Instant, trace: &mut T) -> Verdict {
         if let Err(reason) = guard::admit(packet) {
             return self.parameter_problem(packet.bytes(), reason, now);
@@ -232,13 +232,13 @@ impl Engine {
     }
 
     /// A packet with these ends: of a flow of this worker, of another's, or of none yet.
-    #[inline]
+    #[inline(always)]
     fn follow<T: TraceSink>(&mut self, ends: &Tuple, packet: &mut Packet<'_>, now: Instant, trace: &mut T) -> Verdict {
         let table = &self.shared.table;
-        let Some((id, direction)) = table.find_own(ends, packet.protocol(), self.worker) else {
+        let Some((flow, id, direction)) = table.find_own(ends, packet.protocol(), self.worker) else {
             return self.miss(ends, packet, now, trace);
         };
-        let step = pass(table.flow(id), direction, packet, now, self.shared.counters.worker(self.worker), trace);
+        let step = pass(flow, direction, packet, now, self.shared.counters.worker(self.worker), trace);
         if let Step::Done(verdict) = step {
             return verdict;
         }
@@ -247,6 +247,7 @@ impl Engine {
     }
 
     /// A packet that is of no flow of this worker.
+    #[cold]
     fn miss<T: TraceSink>(&mut self, ends: &Tuple, packet: &mut Packet<'_>, now: Instant, trace: &mut T) -> Verdict {
         let key = FlowKey::new(ends, packet.protocol());
         let Some((flow, direction)) = self.shared.table.find(&key) else {
@@ -261,6 +262,7 @@ impl Engine {
     }
 
     /// What a packet of a known flow asks for besides being forwarded.
+    #[cold]
     fn settle<T: TraceSink>(
         &mut self,
         step: Step,
@@ -290,7 +292,7 @@ impl Engine {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn count(&self, verdict: Verdict, len: usize) {
         let counters = self.counters();
         counters.received.count(len);

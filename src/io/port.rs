@@ -128,7 +128,7 @@ impl<'a> Frame<'a> {
     /// # Errors
     /// What is wrong with it. An empty frame is [`Malformed::NotIp`]; a header of fewer than ten bytes, or of an unknown
     /// kind, is [`Malformed::Offload`].
-    #[inline]
+    #[inline(always)]
     pub fn packet(&mut self) -> Result<Packet<'_>, Malformed> {
         let none = if self.0.is_empty() { Malformed::NotIp } else { Malformed::Offload };
         let (header, bytes) = self.0.split_first_chunk_mut::<OFFLOAD_LEN>().ok_or(none)?;

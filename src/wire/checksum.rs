@@ -18,7 +18,7 @@ pub fn sum(bytes: &[u8]) -> u16 {
 }
 
 /// [`sum`] of an IPv4 header without options: what nearly every packet begins with.
-#[inline]
+#[inline(always)]
 pub fn sum_of_header(header: &[u8; 20]) -> u16 {
     let (words, _) = header.as_chunks::<4>();
     u16::from_be(fold(words.iter().map(|word| u64::from(u32::from_ne_bytes(*word))).sum()))

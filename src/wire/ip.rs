@@ -83,7 +83,7 @@ pub(super) const MAX_EXTENSIONS: usize = 8;
 
 impl IpHeader {
     /// Reads the header of a packet that lies wholly in `bytes` (more bytes may follow it).
-    #[inline]
+    #[inline(always)]
     pub fn parse(bytes: &[u8]) -> Result<Self, Malformed> {
         match bytes.first().map(|b| b >> 4) {
             Some(4) => parse_v4(bytes, Whole::Yes),
@@ -114,7 +114,7 @@ enum Whole {
     No,
 }
 
-#[inline]
+#[inline(always)]
 fn parse_v4(bytes: &[u8], whole: Whole) -> Result<IpHeader, Malformed> {
     let Some(header) = bytes.first_chunk::<V4_MIN>() else { return Err(Malformed::Truncated) };
     let header_len = usize::from(header[0] & 0x0f) * 4;

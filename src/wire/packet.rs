@@ -25,7 +25,7 @@ impl<'a> Packet<'a> {
     ///
     /// # Errors
     /// [`Malformed`] for a packet that no router may forward, or an offload header that contradicts it.
-    #[inline]
+    #[inline(always)]
     pub fn parse(bytes: &'a mut [u8], offload: Offload) -> Result<Self, Malformed> {
         let header = IpHeader::parse(bytes)?;
         let bytes = &mut bytes[..header.total_len as usize];
@@ -160,12 +160,12 @@ impl<'a> Packet<'a> {
     }
 
     /// Whether the transport header is in this packet: always, but for later fragments.
-    #[inline]
+    #[inline(always)]
     pub fn has_transport(&self) -> bool {
         self.header.fragment.is_none_or(|f| f.offset == 0)
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn has_ports(&self) -> bool {
         matches!(self.header.protocol, Protocol::TCP | Protocol::UDP) && self.has_transport()
     }
@@ -209,7 +209,7 @@ impl<'a> Packet<'a> {
     }
 
     /// Where the transport checksum stands, if this packet has one.
-    #[inline]
+    #[inline(always)]
     fn checksum_at(&self) -> Option<usize> {
         if !self.has_transport() {
             return None;
@@ -243,7 +243,7 @@ impl<'a> Packet<'a> {
 
     /// The transport header must be there to its last byte, unless this is a later fragment. How long it is, as far as
     /// it is known.
-    #[inline]
+    #[inline(always)]
     fn check_transport(&self) -> Result<u16, Malformed> {
         if !self.has_transport() {
             return Ok(0);
@@ -263,7 +263,7 @@ impl<'a> Packet<'a> {
 
     /// A partial checksum stands where that of the protocol stands, or is finished here. Before the transport header is
     /// looked at: nothing says that an unusual place lies outside it.
-    #[inline]
+    #[inline(always)]
     fn check_checksum(&mut self) -> Result<(), Malformed> {
         let Checksum::Partial { start, offset } = self.offload.checksum else { return Ok(()) };
         let payload = self.header.payload;
@@ -277,7 +277,7 @@ impl<'a> Packet<'a> {
     }
 
     /// A super-packet must be what its offload header says.
-    #[inline]
+    #[inline(always)]
     fn check_super_packet(&self) -> Result<(), Malformed> {
         let consistent = match self.offload.gso {
             Gso::None => return Ok(()),

@@ -88,7 +88,7 @@ pub struct TcpSegment<'a> {
 
 impl<'a> TcpSegment<'a> {
     /// Reads a segment whose header `check_tcp` accepted.
-    #[inline]
+    #[inline(always)]
     pub fn read(segment: &'a [u8]) -> Self {
         let header: &[u8; 20] = segment.first_chunk().expect("a TCP header was found whole at the door");
         let options_end = usize::from(header[12] >> 4) * 4;

@@ -36,14 +36,14 @@ impl Tuple {
     }
 
     /// What such a packet has.
-    #[inline]
+    #[inline(always)]
     pub(super) fn v4(header: &[u8; 20], ports: [u8; 4]) -> Self {
         let addresses = header[12..].first_chunk().expect("eight bytes of twenty");
         Self::V4 { addresses: u64::from_ne_bytes(*addresses), ports: u32::from_ne_bytes(ports) }
     }
 
     /// What such a packet has.
-    #[inline]
+    #[inline(always)]
     pub(super) fn v6(header: &[u8; 40], ports: [u8; 4]) -> Self {
         let (words, _) = header[8..].as_chunks::<8>();
         let addresses = [words[0], words[1], words[2], words[3]].map(u64::from_ne_bytes);
@@ -51,7 +51,7 @@ impl Tuple {
     }
 
     /// The tuple of an answer.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub const fn invert(self) -> Self {
         match self {
@@ -84,7 +84,7 @@ impl Tuple {
     }
 
     /// The ports as they stand in a transport header.
-    #[inline]
+    #[inline(always)]
     pub const fn ports(&self) -> u32 {
         match *self {
             Self::V4 { ports, .. } | Self::V6 { ports, .. } => ports,
@@ -94,7 +94,7 @@ impl Tuple {
     /// What a packet probably has: what stands where they are in the usual one, which is TCP or UDP right behind an IPv4
     /// header without options or a bare IPv6 header. Nothing is checked; a fragment or a broken packet gives something
     /// else than [`Packet::tuple`] would. A hint, for what costs nothing when it is wrong.
-    #[inline]
+    #[inline(always)]
     pub fn likely(bytes: &[u8]) -> Option<(Self, Protocol)> {
         const V4: u8 = 0x45;
         let (tuple, protocol) = match bytes.first()? >> 4 {
@@ -127,7 +127,7 @@ fn address(high: u64, low: u64) -> Address {
 
 impl Packet<'_> {
     /// The tuple of a TCP or UDP packet that is no later fragment.
-    #[inline]
+    #[inline(always)]
     pub fn tuple(&self) -> Option<Tuple> {
         if !self.has_ports() {
             return None;

@@ -159,7 +159,7 @@ impl Flow {
     }
 
     /// What stands in the packets of one direction.
-    #[inline]
+    #[inline(always)]
     pub(in crate::engine) fn tuple(&self, direction: Direction) -> Tuple {
         let ports = self.ports[direction as usize].load(Relaxed);
         if !self.has(WIDE) {
@@ -171,50 +171,50 @@ impl Flow {
     }
 
     /// Whether packets of this direction have this key.
-    #[inline]
+    #[inline(always)]
     pub(super) fn has_key(&self, direction: Direction, tuple: &Tuple, protocol: Protocol) -> bool {
         self.tuple(direction) == *tuple && self.protocol() == protocol
     }
 
     /// TCP or UDP, or another for a service that carries any.
-    #[inline]
+    #[inline(always)]
     pub fn protocol(&self) -> Protocol {
         Protocol(self.protocol.load(Relaxed))
     }
 
     /// What is done to the packets of one direction.
-    #[inline]
+    #[inline(always)]
     pub fn rewrite(&self, direction: Direction) -> Rewrite {
         let changes = self.changes[direction as usize].load(Relaxed);
         if self.is_tunnelled() { Rewrite::unpack_tunnelled(direction, changes) } else { Rewrite::unpack_nat(changes) }
     }
 
     /// Whether it goes by a tunnel.
-    #[inline]
+    #[inline(always)]
     pub fn is_tunnelled(&self) -> bool {
         self.has(TUNNELLED)
     }
 
     /// The way to its backend, if it goes by a tunnel. The flow keeps it, whatever becomes of the configuration.
-    #[inline]
+    #[inline(always)]
     pub fn path(&self) -> Guard<Option<Arc<Path>>> {
         self.path.load()
     }
 
     /// The service it came for.
-    #[inline]
+    #[inline(always)]
     pub fn service(&self) -> ServiceId {
         ServiceId(self.service.load(Relaxed))
     }
 
     /// The backend it goes to.
-    #[inline]
+    #[inline(always)]
     pub fn backend(&self) -> BackendId {
         BackendId(self.backend.load(Relaxed))
     }
 
     /// The worker that handles its packets.
-    #[inline]
+    #[inline(always)]
     pub fn owner(&self) -> WorkerId {
         WorkerId(self.owner.load(Relaxed).into())
     }
@@ -224,7 +224,7 @@ impl Flow {
         self.has(LEASED)
     }
 
-    #[inline]
+    #[inline(always)]
     fn has(&self, kind: u8) -> bool {
         self.kind.load(Relaxed) & kind != 0
     }
@@ -235,18 +235,18 @@ impl Flow {
     }
 
     /// The state now.
-    #[inline]
+    #[inline(always)]
     pub fn state(&self) -> State {
         State::ALL[usize::from(self.state.load(Relaxed))]
     }
 
-    #[inline]
+    #[inline(always)]
     pub(in crate::engine) fn set_state(&self, state: State) {
         self.state.store(state as u8, Relaxed);
     }
 
     /// Has the TCP tracker judge a segment, and learn from it.
-    #[inline]
+    #[inline(always)]
     pub(in crate::engine) fn step(&self, state: State, direction: Direction, segment: &TcpSegment<'_>) -> Outcome {
         self.tracker.step(state, direction, segment)
     }
@@ -279,13 +279,13 @@ impl Flow {
         self.tracker.extend(direction, end);
     }
 
-    #[inline]
+    #[inline(always)]
     pub(in crate::engine) fn set_tracker(&self, tracker: &Tracker) {
         self.tracker.store(tracker);
     }
 
     /// False once it has left the table.
-    #[inline]
+    #[inline(always)]
     pub fn is_alive(&self) -> bool {
         self.alive.load(Relaxed)
     }
@@ -296,7 +296,7 @@ impl Flow {
     }
 
     /// A packet has refreshed it.
-    #[inline]
+    #[inline(always)]
     pub(in crate::engine) fn touch(&self, now: Instant) {
         self.last_seen.store(millis_up(now), Relaxed);
     }
@@ -369,7 +369,7 @@ const fn millis(micros: u64) -> u32 {
 }
 
 /// Rounded up, so that no flow is forgotten early.
-#[inline]
+#[inline(always)]
 const fn millis_up(now: Instant) -> u32 {
     millis(now.as_micros() + 999)
 }

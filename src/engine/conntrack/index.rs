@@ -29,8 +29,10 @@ pub(super) struct Index {
 #[derive(Debug, Default)]
 struct Shard {
     lock: Mutex<()>,
-    buckets: OnceLock<Box<[Bucket]>>,
+    buckets: OnceLock<Box<Buckets>>,
 }
+
+type Buckets = [Bucket; BUCKETS];
 
 #[derive(Debug, Default)]
 #[repr(align(64))]
@@ -63,23 +65,25 @@ impl Index {
     }
 
     /// Where a key with this hash belongs.
-    #[inline]
+    #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "the high half of the product is below the number of shards")]
     pub(super) fn place(&self, hash: u64) -> Place {
         let shard = ((hash >> 32) * self.shards.len() as u64) >> 32;
-        Place { shard: shard as usize, bucket: hash as usize % BUCKETS, tag: (hash >> 8) & TAG }
+        Place { shard: shard as usize, bucket: hash as usize % BUCKETS, tag: (hash >> 8) & TAG | 1 }
     }
 
-    /// The first entry at this place that is the one, without the lock.
-    #[inline]
-    pub(super) fn find(&self, place: Place, is: impl Fn(Entry) -> bool) -> Option<Entry> {
+    /// What the first entry at this place turns out to be, without the lock.
+    #[inline(always)]
+    pub(super) fn find<T>(&self, place: Place, what: impl Fn(Entry) -> Option<T>) -> Option<T> {
         let buckets = self.shards[place.shard].buckets.get()?;
         for n in 0..BUCKETS {
             let bucket = &buckets[(place.bucket + n) % BUCKETS];
             for slot in &bucket.slots {
                 let slot = slot.load(Acquire);
-                if slot >> TAG_SHIFT == place.tag && slot != 0 && is(entry(slot)) {
-                    return Some(entry(slot));
+                if slot >> TAG_SHIFT == place.tag
+                    && let Some(found) = what(entry(slot))
+                {
+                    return Some(found);
                 }
             }
             if bucket.passed.load(Relaxed) == 0 {
@@ -98,20 +102,18 @@ impl Index {
             .map_or(std::ptr::null(), |buckets| (&raw const buckets[place.bucket % BUCKETS]).cast())
     }
 
-    /// Numbers that are likely what would be found at a place: seldom more than one.
-    #[inline]
-    pub(super) fn likely(&self, place: Place) -> impl Iterator<Item = u32> {
-        let buckets = self.shards[place.shard].buckets.get().into_iter();
-        let slots = buckets.flat_map(move |buckets| &buckets[place.bucket % BUCKETS].slots);
-        let tagged =
-            slots.map(|slot| slot.load(Relaxed)).filter(move |slot| slot >> TAG_SHIFT == place.tag && *slot != 0);
-        tagged.map(|slot| entry(slot).0)
+    /// The number of the flow that is probably what would be found at a place.
+    #[inline(always)]
+    pub(super) fn likely(&self, place: Place) -> Option<u32> {
+        let bucket = self.shards[place.shard].buckets.get()?.get(place.bucket)?;
+        let slot = bucket.slots.iter().map(|slot| slot.load(Relaxed)).find(|slot| slot >> TAG_SHIFT == place.tag)?;
+        Some(entry(slot).0)
     }
 
     /// Does something at a place, under the lock.
     pub(super) fn at<T>(&self, place: Place, act: impl FnOnce(&Locked<'_>) -> T) -> T {
         let shard = &self.shards[place.shard];
-        let buckets = shard.buckets.get_or_init(|| (0..BUCKETS).map(|_| Bucket::default()).collect());
+        let buckets = shard.buckets.get_or_init(|| Box::new(std::array::from_fn(|_| Bucket::default())));
         let _guard = shard.lock.lock().expect("nobody panics under the lock");
         act(&Locked { buckets, place })
     }
@@ -129,7 +131,7 @@ impl Index {
 
 /// A place, and the lock of its shard.
 pub(super) struct Locked<'a> {
-    buckets: &'a [Bucket],
+    buckets: &'a Buckets,
     place: Place,
 }
 
@@ -177,7 +179,7 @@ impl Locked<'_> {
                 .slots
                 .iter()
                 .map(|slot| slot.load(Relaxed))
-                .position(|slot| slot != 0 && slot >> TAG_SHIFT == self.place.tag && is(entry(slot)));
+                .position(|slot| slot >> TAG_SHIFT == self.place.tag && is(entry(slot)));
             if let Some(slot) = found {
                 return Some((n, slot));
             }
@@ -194,19 +196,19 @@ impl Locked<'_> {
     }
 }
 
-/// A slot: 32 bits of the hash, the direction, and the number plus one; 0 if it is empty.
+/// A slot: 32 bits of the hash, of which the last is always 1, the direction, and the number; 0 if it is empty.
 const TAG_SHIFT: u32 = 32;
 const TAG: u64 = 0xffff_ffff;
 const REPLY: u64 = 1 << 31;
 
 fn packed((id, direction): Entry, tag: u64) -> u64 {
     let reply = if direction == Direction::Reply { REPLY } else { 0 };
-    tag << TAG_SHIFT | reply | (u64::from(id) + 1)
+    tag << TAG_SHIFT | reply | u64::from(id)
 }
 
 #[inline]
 #[expect(clippy::cast_possible_truncation, reason = "the low half of a slot")]
 const fn entry(slot: u64) -> Entry {
     let direction = if slot & REPLY == 0 { Direction::Original } else { Direction::Reply };
-    ((slot as u32 & !(1 << 31)) - 1, direction)
+    (slot as u32 & !(1 << 31), direction)
 }

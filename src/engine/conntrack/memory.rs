@@ -12,11 +12,13 @@ use super::sync::{AtomicU32, AtomicU64};
 /// Records that are made at once: to make them is a pause of a worker of some twenty microseconds.
 const CHUNK: u32 = 256;
 
+type Chunk = [Flow; CHUNK as usize];
+
 /// Records with numbers from 0. They are made as they are needed, and never unmade: the memory is that of the most flows
 /// there have been.
 #[derive(Debug)]
 pub(super) struct Memory {
-    chunks: Box<[OnceLock<Box<[Flow]>>]>,
+    chunks: Box<[OnceLock<Box<Chunk>>]>,
     /// How many numbers have been given out for the first time.
     fresh: AtomicU32,
     /// The first of the numbers that were given back, each of which knows the next; in the upper half a count of changes,
@@ -43,7 +45,7 @@ impl Memory {
     }
 
     /// The record with this number.
-    #[inline]
+    #[inline(always)]
     pub(super) fn flow(&self, id: u32) -> &Flow {
         let chunk = self.chunks[(id / CHUNK) as usize].get().expect("a number is given out when there is its record");
         &chunk[(id % CHUNK) as usize]
@@ -80,7 +82,7 @@ impl Memory {
     fn take_fresh(&self) -> Option<u32> {
         let most = u32::try_from(self.chunks.len()).ok()? * CHUNK;
         let id = self.fresh.fetch_update(Relaxed, Relaxed, |id| (id < most).then(|| id + 1)).ok()?;
-        self.chunks[(id / CHUNK) as usize].get_or_init(|| (0..CHUNK).map(|_| Flow::default()).collect());
+        self.chunks[(id / CHUNK) as usize].get_or_init(|| Box::new(std::array::from_fn(|_| Flow::default())));
         Some(id)
     }
 

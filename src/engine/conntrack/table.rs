@@ -90,20 +90,20 @@ impl Table {
         })
     }
 
-    /// The number of this worker's flow of packets with this tuple, and which way they go; without a lock. For that worker
+    /// This worker's flow of packets with this tuple, its number, and which way they go; without a lock. For that worker
     /// alone, and until it ends the flow.
-    #[inline]
+    #[inline(always)]
     pub(in crate::engine) fn find_own(
         &self,
         tuple: &Tuple,
         protocol: Protocol,
         worker: WorkerId,
-    ) -> Option<(u32, Direction)> {
-        let own = |(id, direction)| {
+    ) -> Option<(&Flow, u32, Direction)> {
+        self.index.find(self.place(tuple, protocol), |(id, direction)| {
             let flow = self.memory.flow(id);
-            flow.has_key(direction, tuple, protocol) && flow.owner() == worker && flow.is_alive()
-        };
-        self.index.find(self.place(tuple, protocol), own)
+            let is = flow.has_key(direction, tuple, protocol) && flow.owner() == worker && flow.is_alive();
+            is.then_some((flow, id, direction))
+        })
     }
 
     /// The flow with this number, which the caller holds or owns.
@@ -118,7 +118,7 @@ impl Table {
     }
 
     /// Where packets with this tuple are looked for.
-    #[inline]
+    #[inline(always)]
     pub(in crate::engine) fn place(&self, tuple: &Tuple, protocol: Protocol) -> Place {
         let protocol = u128::from(protocol.0);
         self.index.place(match *tuple {
@@ -138,14 +138,14 @@ impl Table {
         self.index.address(place)
     }
 
-    /// Where the flows lie that may be the one of a place.
-    #[inline]
-    pub(in crate::engine) fn addresses_of_flows(&self, place: Place) -> impl Iterator<Item = *const u8> {
+    /// Where the flow lies that is probably the one of a place.
+    #[inline(always)]
+    pub(in crate::engine) fn addresses_of_flow(&self, place: Place) -> impl Iterator<Item = *const u8> {
         let lines = |flow: &Flow| {
             let first: *const u8 = std::ptr::from_ref(flow).cast();
             (0..HOT_LINES).map(move |line| first.wrapping_add(64 * line))
         };
-        self.index.likely(place).flat_map(move |id| lines(self.memory.flow(id)))
+        self.index.likely(place).into_iter().flat_map(move |id| lines(self.memory.flow(id)))
     }
 
     /// A new flow, not entered yet.

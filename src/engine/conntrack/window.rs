@@ -30,19 +30,20 @@ pub(super) struct Side {
     max_window: u32,
     /// The highest acknowledgment it has sent.
     max_ack: u32,
-    /// Its window scale (RFC 7323 2.3), 14 at most.
-    scale: u8,
-    flags: u8,
+    /// Its window scale (RFC 7323 2.3), 14 at most, in the lower half; flags in the upper.
+    small: u8,
 }
 
+/// Where its window scale stands.
+const SCALE: u8 = 15;
 /// It has sent the window scale option.
-const SCALES: u8 = 1;
+const SCALES: u8 = 0x10;
 /// It has sent SACK-permitted.
-const SACKS: u8 = 2;
+const SACKS: u8 = 0x20;
 /// `max_ack` means something.
-const ACKED: u8 = 4;
+const ACKED: u8 = 0x40;
 /// It has sent a FIN.
-const FINISHED: u8 = 8;
+const FINISHED: u8 = 0x80;
 
 /// A window is never taken to be smaller than this when old acknowledgments are judged: a host may have shrunk it.
 const LEAST_ACK_WINDOW: u32 = 66_000;
@@ -68,12 +69,12 @@ impl Side {
 
     /// The highest acknowledgment it has sent, if any.
     pub(super) fn acked(&self) -> Option<u32> {
-        (self.flags & ACKED != 0).then_some(self.max_ack)
+        (self.small & ACKED != 0).then_some(self.max_ack)
     }
 
     /// Whether it has sent a FIN.
     pub(super) const fn has_finished(&self) -> bool {
-        self.flags & FINISHED != 0
+        self.small & FINISHED != 0
     }
 
     /// Condition I. Where its FIN or a super-segment has reached beyond the window, it goes on from there.
@@ -101,17 +102,17 @@ impl Side {
                 return Fit::Inside;
             }
         }
-        Self::slide(sender, receiver, end, if syn { 0 } else { sender.scale }, segment)
+        Self::slide(sender, receiver, end, if syn { 0 } else { sender.small & SCALE }, segment)
     }
 
     /// [`Self::admit`] for a segment of an open connection with neither SYN nor FIN: nearly every one.
-    #[inline]
+    #[inline(always)]
     pub(super) fn admit_plain(sender: &mut Self, receiver: &mut Self, segment: &TcpSegment<'_>) -> Fit {
-        Self::slide(sender, receiver, segment.seq.wrapping_add(segment.payload_len), sender.scale, segment)
+        Self::slide(sender, receiver, segment.seq.wrapping_add(segment.payload_len), sender.small & SCALE, segment)
     }
 
     /// Checks a segment that reaches up to `end` against the windows and moves them.
-    #[inline]
+    #[inline(always)]
     fn slide(sender: &mut Self, receiver: &mut Self, end: u32, scale: u8, segment: &TcpSegment<'_>) -> Fit {
         let (ack, sack) = receiver.acknowledged_by(segment);
         if !sender.may_send(segment.seq) || before(receiver.end, sack) {
@@ -138,15 +139,15 @@ impl Side {
             self.max_end = allowed;
         }
         // RFC 7323 2.2: scaling is on only if both SYNs carry the option.
-        if direction == Direction::Reply && self.flags & receiver.flags & SCALES == 0 {
-            self.scale = 0;
-            receiver.scale = 0;
+        if direction == Direction::Reply && self.small & receiver.small & SCALES == 0 {
+            self.small &= !SCALE;
+            receiver.small &= !SCALE;
         }
     }
 
     /// What a segment acknowledges of what this side has sent: cumulative, and with SACK blocks (RFC 2018). A segment
     /// without ACK counts as acknowledging everything.
-    #[inline]
+    #[inline(always)]
     fn acknowledged_by(&self, segment: &TcpSegment<'_>) -> (u32, u32) {
         if !segment.flags.has(TcpFlags::ACK) {
             return (self.end, self.end);
@@ -154,7 +155,7 @@ impl Side {
         // The usual case: no options, or NOP NOP timestamp.
         let plain =
             segment.options.is_empty() || segment.options.starts_with(&[1, 1, 8, 10]) && segment.options.len() == 12;
-        let sack = if plain || self.flags & SACKS == 0 { segment.ack } else { Self::sacked(segment) };
+        let sack = if plain || self.small & SACKS == 0 { segment.ack } else { Self::sacked(segment) };
         (segment.ack, sack)
     }
 
@@ -170,22 +171,22 @@ impl Side {
         sack
     }
 
-    #[inline]
+    #[inline(always)]
     fn sent(&mut self, segment: &TcpSegment<'_>, end: u32, ack: u32, window: u32) {
         self.max_window = self.max_window.max(window);
         if before(self.end, end) {
             self.end = end;
         }
-        if segment.flags.has(TcpFlags::ACK) && (self.flags & ACKED == 0 || before(self.max_ack, ack)) {
+        if segment.flags.has(TcpFlags::ACK) && (self.small & ACKED == 0 || before(self.max_ack, ack)) {
             self.max_ack = ack;
-            self.flags |= ACKED;
+            self.small |= ACKED;
         }
         if segment.flags.has(TcpFlags::FIN) {
-            self.flags |= FINISHED;
+            self.small |= FINISHED;
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn was_offered(&mut self, sender: &Self, end: u32, sack: u32, window: u32) {
         if before(sender.max_end, end) {
             self.max_window = self.max_window.wrapping_add(end.wrapping_sub(sender.max_end));
@@ -198,15 +199,15 @@ impl Side {
     }
 
     /// Four words, and a byte in the low bits of a fifth.
-    #[inline]
+    #[inline(always)]
     pub(super) const fn pack(&self) -> ([u32; 4], u32) {
-        ([self.end, self.max_end, self.max_window, self.max_ack], self.scale as u32 | (self.flags as u32) << 4)
+        ([self.end, self.max_end, self.max_window, self.max_ack], self.small as u32)
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) const fn unpack([end, max_end, max_window, max_ack]: [u32; 4], small: u32) -> Self {
-        let [byte, ..] = small.to_le_bytes();
-        Self { end, max_end, max_window, max_ack, scale: byte & 15, flags: byte >> 4 }
+        let [small, ..] = small.to_le_bytes();
+        Self { end, max_end, max_window, max_ack, small }
     }
 }
 
@@ -218,21 +219,18 @@ pub(super) struct Offer {
     /// Behind the data it carries.
     end: u32,
     window: u16,
-    scale: u8,
-    flags: u8,
+    /// As [`Side::small`].
+    small: u8,
 }
 
 impl Offer {
     pub(super) fn of(syn: &TcpSegment<'_>) -> Self {
         let end = syn.seq.wrapping_add(syn.seq_len());
-        let mut offer = Self { isn: syn.seq, end, window: syn.window, scale: 0, flags: 0 };
+        let mut offer = Self { isn: syn.seq, end, window: syn.window, small: 0 };
         for (kind, value) in syn.options() {
             match (kind, value) {
-                (3, [scale]) => {
-                    offer.scale = (*scale).min(MAX_SCALE);
-                    offer.flags |= SCALES;
-                }
-                (4, []) => offer.flags |= SACKS,
+                (3, [scale]) => offer.small = offer.small & !SCALE | SCALES | (*scale).min(MAX_SCALE),
+                (4, []) => offer.small |= SACKS,
                 _ => {}
             }
         }
@@ -252,19 +250,18 @@ impl Offer {
     /// Two words, and a byte in the low bits of a third: no SYN carries more than fits an IP packet.
     pub(super) const fn pack(&self) -> ([u32; 2], u32) {
         let length = self.end.wrapping_sub(self.isn);
-        ([self.isn, length << 16 | self.window as u32], self.scale as u32 | (self.flags as u32) << 4)
+        ([self.isn, length << 16 | self.window as u32], self.small as u32)
     }
 
     pub(super) const fn unpack([isn, rest]: [u32; 2], small: u32) -> Self {
-        let ([byte, ..], [a, b, ..]) = (small.to_le_bytes(), rest.to_le_bytes());
-        let end = isn.wrapping_add(rest >> 16);
-        Self { isn, end, window: u16::from_le_bytes([a, b]), scale: byte & 15, flags: byte >> 4 }
+        let ([small, ..], [a, b, ..]) = (small.to_le_bytes(), rest.to_le_bytes());
+        Self { isn, end: isn.wrapping_add(rest >> 16), window: u16::from_le_bytes([a, b]), small }
     }
 }
 
 impl From<Offer> for Side {
     fn from(offer: Offer) -> Self {
-        let Offer { end, window, scale, flags, .. } = offer;
-        Self { end, max_end: end, max_window: u32::from(window).max(1), max_ack: 0, scale, flags }
+        let Offer { end, window, small, .. } = offer;
+        Self { end, max_end: end, max_window: u32::from(window).max(1), max_ack: 0, small }
     }
 }

@@ -61,7 +61,7 @@ impl Rewrite {
 }
 
 /// Has a packet leave with these ends, in place.
-#[inline]
+#[inline(always)]
 pub(super) fn apply(packet: &mut Packet<'_>, to: Tuple, address_delta: u16, port_delta: u16) {
     packet.translate(&Translation { to, address_delta, port_delta });
 }

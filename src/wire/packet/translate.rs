@@ -35,7 +35,7 @@ impl Packet<'_> {
     /// Rewrites both endpoints and lowers the TTL by one, which the caller has found to be 2 or more. The hot path of NAT.
     ///
     /// A later fragment and anything but TCP and UDP has no ports: its addresses alone change.
-    #[inline]
+    #[inline(always)]
     pub fn translate(&mut self, to: &Translation) {
         self.translate_header(to);
         if self.has_ports() {
@@ -47,7 +47,7 @@ impl Packet<'_> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn translate_header(&mut self, to: &Translation) {
         match to.to {
             Tuple::V4 { addresses, .. } => {
@@ -114,7 +114,7 @@ impl Packet<'_> {
 
     /// Applies the deltas of addresses and of what lies behind the IP header to the transport checksum, whatever its
     /// state.
-    #[inline]
+    #[inline(always)]
     pub(in crate::wire) fn adjust_transport_checksum(&mut self, address_delta: u16, payload_delta: u16) {
         let Some(at) = self.checksum_at() else { return };
         let udp = self.header.protocol == Protocol::UDP;

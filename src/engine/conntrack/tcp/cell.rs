@@ -31,7 +31,7 @@ const OFFER_SHIFT: u32 = 24;
 impl TrackerCell {
     /// [`Tracker::step`] on what is in here. Most segments are bare ACKs, with or without data, of an open connection:
     /// to these nothing but the windows matters, and nothing else is read or written.
-    #[inline]
+    #[inline(always)]
     pub(in crate::engine::conntrack) fn step(
         &self,
         state: State,
@@ -41,6 +41,11 @@ impl TrackerCell {
         if state == State::Established && segment.flags.is_plain_ack() {
             return self.slide(direction, segment);
         }
+        self.step_wholly(state, direction, segment)
+    }
+
+    #[cold]
+    fn step_wholly(&self, state: State, direction: Direction, segment: &TcpSegment<'_>) -> Outcome {
         let mut tracker = self.load();
         let outcome = tracker.step(state, direction, segment);
         if matches!(outcome, Outcome::Accept(_) | Outcome::Pass) {
@@ -49,7 +54,7 @@ impl TrackerCell {
         outcome
     }
 
-    #[inline]
+    #[inline(always)]
     fn slide(&self, direction: Direction, segment: &TcpSegment<'_>) -> Outcome {
         let (mut sender, mut receiver) = (self.side(direction), self.side(direction.other()));
         match Side::admit_plain(&mut sender, &mut receiver, segment) {
@@ -142,8 +147,11 @@ impl TrackerCell {
         for (at, word) in (of as usize * SIDE..).zip(words) {
             self.set(at, word);
         }
-        let others = self.get(SMALL) & !(0xff << small_shift(of));
-        self.set(SMALL, others | small << small_shift(of));
+        let before = self.get(SMALL);
+        let after = before & !(0xff << small_shift(of)) | small << small_shift(of);
+        if after != before {
+            self.set(SMALL, after);
+        }
     }
 
     #[inline]
