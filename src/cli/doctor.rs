@@ -15,10 +15,11 @@ use crate::io::diagnosis::{Finding, Host, Level, Running};
 use crate::io::log::colour_on;
 use crate::io::serve::{AskError, Client};
 
-/// Look for what keeps a gateway from working on this machine
+/// Look for what keeps a gateway, or a DSR backend, from working on this machine
 ///
-/// Looks at the TUN, privileges, forwarding, filters and sizes, changes nothing, and says for each fault the command
-/// that mends it. Exits with 1 if something keeps the gateway from working.
+/// Looks at the TUN, privileges, forwarding, filters, routes and sizes, changes nothing, and says for each fault the command
+/// that mends it. On a backend of a service with mode = "dsr", whose address it knows from the configuration file, it looks
+/// at what a backend needs: the tunnel's end, the service's address, a server. Exits with 1 if something does not work.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  tungate doctor -c tungate.toml\n  \
                         ip netns exec gateway tungate doctor     of another network namespace")]
@@ -48,7 +49,7 @@ static FINDINGS: View<Row> = View { kind: "FindingList", columns: &[] };
 impl Doctor {
     pub(super) fn run(&self, out: &mut dyn Write) -> Result<Exit, Failure> {
         let snapshot = self.config.as_deref().map(check::load).transpose()?.map(|(snapshot, _)| snapshot);
-        let host = Host::read().map_err(|error| Failure::no(error.to_string()))?;
+        let host = Host::read(snapshot.as_ref()).map_err(|error| Failure::no(error.to_string()))?;
         let configured = snapshot.as_ref().map(|snapshot| {
             let socket = self.socket.as_ref().unwrap_or(&snapshot.gateway.admin_socket);
             (snapshot, running(socket))

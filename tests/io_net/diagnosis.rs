@@ -6,7 +6,7 @@ use crate::world::{World, set};
 
 /// What is wrong with the network namespace of the calling thread, and can be mended by a sysctl.
 fn complaints() -> Vec<Finding> {
-    let findings = Host::read().unwrap().diagnose(None);
+    let findings = Host::read(None).unwrap().diagnose(None);
     let mendable = |f: &Finding| f.remedy.as_ref().is_some_and(|remedy| remedy.starts_with("sysctl"));
     findings.into_iter().filter(|finding| finding.level != Level::Ok && mendable(finding)).collect()
 }

@@ -6,17 +6,22 @@
 //! `send_redirects` is not looked at: what we send comes in by the TUN and leaves by another interface, and the kernel
 //! only tells of shorter ways where the two are the same.
 
+mod backend;
 mod checks;
 mod firewall;
+mod sockets;
 mod tunnels;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
+use backend::Role;
 use firewall::Forwarding;
+use sockets::Sockets;
 
-use super::netlink::{AddedRule, Link, LocalAddress, Netlink, NetlinkError};
+use super::netlink::{AddedRule, Link, LocalAddress, Netlink, NetlinkError, Way};
 use super::tun::{self, TunError};
 use crate::config::Snapshot;
 
@@ -66,21 +71,28 @@ pub struct Host {
     addresses: Vec<LocalAddress>,
     rules: Vec<AddedRule>,
     firewall: Forwarding,
+    sockets: Sockets,
+    /// How backends are reached; `None` if not at all.
+    ways: BTreeMap<IpAddr, Option<Way>>,
     /// Settings that exist here, by their path below `/proc/sys/net`.
     settings: BTreeMap<String, String>,
 }
 
 impl Host {
-    /// Looks at the machine.
+    /// Looks at the machine, and at the ways from here to a configuration's backends.
     ///
     /// # Errors
     /// The kernel cannot be asked for its links and addresses.
-    pub fn read() -> Result<Self, NetlinkError> {
+    pub fn read(snapshot: Option<&Snapshot>) -> Result<Self, NetlinkError> {
         let mut netlink = Netlink::open()?;
         let (links, addresses) = (netlink.links()?, netlink.addresses()?);
         let mut rules = netlink.added_rules(true)?;
         // A kernel without IPv6 has none.
         rules.extend(netlink.added_rules(false).unwrap_or_default());
+        let mut ways = BTreeMap::new();
+        for backend in snapshot.into_iter().flat_map(|snapshot| &snapshot.backends) {
+            ways.insert(backend.address.ip(), netlink.way_to(backend.address.ip()).ok());
+        }
         let of_all = [
             "ipv6/conf/all/forwarding",
             "ipv4/conf/all/rp_filter",
@@ -93,13 +105,21 @@ impl Host {
         let value = |path: String| Some((path.clone(), fs::read_to_string(format!("/proc/sys/net/{path}")).ok()?));
         let settings = paths.filter_map(value).map(|(path, text)| (path, text.trim().to_owned())).collect();
         let tun_device = tun::open_device().err();
-        let (capabilities, firewall) = (effective_capabilities(), Forwarding::read());
-        Ok(Self { tun_device, capabilities, links, addresses, rules, firewall, settings })
+        let (capabilities, firewall, sockets) = (effective_capabilities(), Forwarding::read(), Sockets::read());
+        Ok(Self { tun_device, capabilities, links, addresses, rules, firewall, sockets, ways, settings })
     }
 
-    /// Judges what was seen; with a configuration, in the light of what that wants and of who answers on its socket.
+    /// Judges what was seen; with a configuration, in the light of what that wants and of who answers on its socket. A
+    /// machine that has the address of a backend with tunnels is judged as that.
     pub fn diagnose(&self, configured: Option<(&Snapshot, &Running)>) -> Vec<Finding> {
         let snapshot = configured.map(|(snapshot, _)| snapshot);
+        // What a gateway needs does not concern a machine that is a backend, unless it is both. The one that answers on the
+        // socket may be in another namespace.
+        let here = |running: &Running| matches!(running, Running::On(name) if self.links.iter().any(|link| link.name == *name));
+        let serves = configured.is_some_and(|(_, running)| here(running));
+        if let Some(role) = snapshot.filter(|_| !serves).and_then(|snapshot| Role::of(self, snapshot)) {
+            return self.as_backend(&role);
+        }
         let mut findings = vec![self.device(), self.privileges(snapshot)];
         findings.extend(configured.map(|(snapshot, running)| self.interface(&snapshot.gateway.interface, running)));
         let doors = self.doors(snapshot);
@@ -112,13 +132,9 @@ impl Host {
         if let Some(snapshot) = snapshot {
             findings.push(self.packet_size(&doors, snapshot.gateway.mtu));
             findings.extend(self.ways_back(snapshot));
-            findings.extend(Self::tunnels(snapshot));
-            // A VIP is local to a backend, and must not be to a gateway.
-            findings.extend(if self.is_backend(snapshot) {
-                self.as_backend(snapshot)
-            } else {
-                [self.own_addresses(snapshot), self.unannounced(snapshot)].concat()
-            });
+            findings.extend(self.ways(snapshot));
+            findings.extend(self.tunnels(snapshot));
+            findings.extend([self.own_addresses(snapshot), self.unannounced(snapshot)].concat());
         }
         findings
     }

@@ -1,6 +1,7 @@
 use super::checks::sysctl;
 use super::*;
 use crate::config;
+use crate::wire::Protocol;
 
 const FULL_NAT: &str = r#"
 [gateway]
@@ -20,8 +21,12 @@ fn snapshot(text: &str) -> Snapshot {
 fn link(index: u32, name: &str) -> Link {
     let (mtu, up, hardware_address) = (1500, true, Some([2, 0, 0, 0, 0, 1]));
     let (queue_length, queue_discipline) = (1000, "noqueue".to_owned());
-    let (name, carrier, tun) = (name.to_owned(), Some(1), false);
-    Link { index, name, mtu, up, tun, carrier, hardware_address, queue_length, queue_discipline }
+    let (name, carrier, tun, kind) = (name.to_owned(), Some(1), false, String::new());
+    Link { index, name, mtu, up, tun, kind, carrier, hardware_address, queue_length, queue_discipline }
+}
+
+fn way(interface: u32) -> Way {
+    Way { interface: Some(interface), prefix_length: 0, mtu: None }
 }
 
 fn nobody() -> Running {
@@ -36,6 +41,8 @@ fn healthy() -> Host {
         addresses: vec![LocalAddress { interface: 2, address: [10, 0, 0, 254].into(), prefix_length: 24 }],
         rules: [true, false].map(|v4| AddedRule { v4, by_mark: false }).to_vec(),
         firewall: Forwarding::Dropping(Vec::new()),
+        sockets: Sockets::default(),
+        ways: ["10.0.0.1", "fd00::1"].map(|to| (to.parse().unwrap(), Some(way(2)))).into(),
         settings: BTreeMap::new(),
     };
     host.set("ipv6/conf/all/forwarding", "1");
@@ -242,8 +249,8 @@ fn the_arithmetic_of_tunnels_is_told_for_each_service_and_family() {
         tunnels.map(|finding| (finding.level, finding.found)).collect::<Vec<_>>()
     };
     let wide = found(&DSR.replace("mtu = 1300\n", ""));
-    let v4 = "web: gre over IPv4 adds 24 to at most 1476 bytes of 1500: MSS 1436 for IPv4, 1416 for IPv6";
-    let v6 = "web: gre over IPv6 adds 44 to at most 1456 bytes of 1500: MSS 1416 for IPv4, 1396 for IPv6";
+    let v4 = "web: gre over IPv4 takes 24 of 1500 bytes; packets up to 1476 fit: advmss 1436 (IPv4), 1416 (IPv6) on the backends";
+    let v6 = "web: gre over IPv6 takes 44 of 1500 bytes; packets up to 1456 fit: advmss 1416 (IPv4), 1396 (IPv6) on the backends";
     assert_eq!(wide, [(Level::Ok, v4.to_owned()), (Level::Ok, v6.to_owned())]);
     let narrow = found(DSR);
     assert_eq!(narrow.iter().map(|(level, _)| *level).collect::<Vec<_>>(), [Level::Warn; 2], "{narrow:?}");
@@ -251,17 +258,82 @@ fn the_arithmetic_of_tunnels_is_told_for_each_service_and_family() {
 }
 
 #[test]
-fn a_backend_is_told_what_it_lacks() {
+fn the_way_to_a_backend_may_be_missing_or_narrow() {
     let text = DSR.replace("mtu = 1300\n", "");
+    let mut host = healthy();
+    let address = |text: &str| text.parse().unwrap();
+    host.ways.insert(address("10.0.0.1"), Some(Way { mtu: Some(1400), ..way(2) }));
+    let findings = host.diagnose(Some((&snapshot(&text), &nobody())));
+    let narrow = "takes 24 of 1400 bytes; packets up to 1376 fit: advmss 1336 (IPv4), 1316 (IPv6)";
+    assert!(findings.iter().any(|finding| finding.found.contains(narrow)), "{findings:#?}");
+
+    host.ways.insert(address("10.0.0.1"), None);
+    let missing = (Level::Fail, "routes: backend web/10.0.0.1 (10.0.0.1): no route; ip route get 10.0.0.1".to_owned());
+    assert_eq!(host.complaint(&text), missing);
+    host.ways.insert(address("10.0.0.1"), Some(way(9)));
+    host.links.push(Link { carrier: None, up: false, ..link(9, "eth2") });
+    let (_, found) = host.complaint(&text);
+    assert!(found.contains("(10.0.0.1): its way is by eth2, which is down"), "{found}");
+}
+
+/// A backend on which nothing is missing, and which is no gateway.
+fn backend() -> Host {
     let mut host = healthy();
     for address in ["10.0.0.1", "192.0.2.10", "2001:db8::10"] {
         let address = address.parse().unwrap();
         host.addresses.push(LocalAddress { interface: 1, address, prefix_length: 32 });
     }
-    let findings = host.diagnose(Some((&snapshot(&text), &nobody())));
-    assert!(findings.iter().all(|finding| finding.level == Level::Ok), "{findings:#?}");
+    host.settings.clear();
+    host.sockets = Sockets::default().with(Protocol::GRE, "0.0.0.0", 0).with(Protocol::TCP, "::", 80);
+    host
+}
 
-    host.addresses.pop();
-    let (level, found) = host.complaint(&text);
-    assert!(level == Level::Fail && found.starts_with("backend: 2001:db8::10/128 not an address"), "{found}");
+#[test]
+fn a_backend_is_told_what_it_lacks() {
+    let text = DSR.replace("mtu = 1300\n", "");
+    let findings = backend().diagnose(Some((&snapshot(&text), &nobody())));
+    assert!(findings.iter().all(|finding| finding.level == Level::Ok), "{findings:#?}");
+    assert_eq!(findings[0].found, "backend web/10.0.0.1 (10.0.0.1)");
+    assert_eq!(findings[1].found, "a program takes gre from 10.99.0.10 apart");
+
+    type Harm = fn(&mut Host);
+    let cases: [(Harm, Level, &str); 5] = [
+        (|h| h.addresses.truncate(3), Level::Fail, "2001:db8::10 not an address of this machine"),
+        (
+            |h| h.sockets = Sockets::default().with(Protocol::TCP, "::", 80),
+            Level::Fail,
+            "nothing takes gre from 10.99.0.10 apart: no tungate decap runs, and no device of the kernel's does; tungate \
+             decap -c FILE",
+        ),
+        (
+            |h| h.sockets = h.sockets.clone().without(Protocol::TCP).with(Protocol::TCP, "192.0.2.10", 80),
+            Level::Warn,
+            "nothing listens on TCP [2001:db8::10]:80 (web); a server on port 80",
+        ),
+        (|h| h.set("ipv4/conf/all/rp_filter", "1"), Level::Fail, "rp_filter is strict for all"),
+        (
+            |h| {
+                h.set("ipv4/conf/all/arp_ignore", "0");
+                h.addresses[0].address = [192, 0, 2, 1].into();
+            },
+            Level::Warn,
+            "answers ARP for 192.0.2.10, which lies in its network",
+        ),
+    ];
+    for (harm, level, expected) in cases {
+        let mut host = backend();
+        harm(&mut host);
+        let (found_level, found) = host.complaint(&text);
+        let expected = format!("backend: {expected}");
+        assert!(found.starts_with(&expected) && found_level == level, "{found_level:?} {found}\nnot {expected}");
+    }
+}
+
+#[test]
+fn the_kernels_devices_take_tunnels_apart_too() {
+    let mut host = backend();
+    host.sockets = Sockets::default().with(Protocol::TCP, "::", 80);
+    host.links.push(Link { kind: "gre".to_owned(), ..link(7, "dsr0") });
+    let findings = host.diagnose(Some((&snapshot(&DSR.replace("mtu = 1300\n", "")), &nobody())));
+    assert_eq!(findings[1].found, "the kernel's dsr0 takes gre from 10.99.0.10 apart");
 }

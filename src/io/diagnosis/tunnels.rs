@@ -1,39 +1,41 @@
-//! Direct server return: how much fits its tunnels, and whether a backend is ready for them.
+//! The ways to the backends, and how much fits the tunnels of direct server return.
 
-use super::checks::{bad, ok, sysctl};
+use std::net::IpAddr;
+
+use super::checks::{bad, ok};
 use super::{Finding, Host, Level};
 use crate::config::{Mode, Snapshot};
 use crate::wire::Family;
 use crate::wire::tunnel::LEAST_V6;
 
 impl Host {
-    /// The arithmetic for each service and family of its backends.
-    pub(super) fn tunnels(snapshot: &Snapshot) -> Vec<Finding> {
-        let mtu = snapshot.gateway.mtu;
+    /// The arithmetic for each service and family of its backends, by the narrowest way to one of them.
+    pub(super) fn tunnels(&self, snapshot: &Snapshot) -> Vec<Finding> {
         let mut findings = Vec::new();
         for service in &snapshot.services {
             let Mode::Dsr { encapsulation } = service.mode else { continue };
             for (family, v4, name) in [(Family::V4, true, "IPv4"), (Family::V6, false, "IPv6")] {
-                if !snapshot.backends_of(service.id).any(|(_, backend)| backend.address.is_v4() == v4) {
+                let backends = snapshot.backends_of(service.id).filter(|(_, backend)| backend.address.is_v4() == v4);
+                let Some(narrowest) = backends.map(|(_, backend)| self.room_to(backend.address.ip())).min() else {
                     continue;
-                }
+                };
+                let mtu = narrowest.min(snapshot.gateway.mtu);
                 let overhead = encapsulation.overhead(family);
                 let room = mtu.saturating_sub(overhead);
-                let sizes = format!("MSS {} for IPv4, {} for IPv6", room.saturating_sub(40), room.saturating_sub(60));
                 let found = format!(
-                    "{}: {} over {name} adds {overhead} to at most {room} bytes of {mtu}: {sizes}",
+                    "{}: {} over {name} takes {overhead} of {mtu} bytes; packets up to {room} fit: advmss {} (IPv4), {} \
+                     (IPv6) on the backends",
                     service.name,
-                    encapsulation.name()
+                    encapsulation.name(),
+                    room.saturating_sub(40),
+                    room.saturating_sub(60),
                 );
                 let carries_v6 = service.listen.iter().any(|listen| !listen.address.is_v4());
                 findings.push(if carries_v6 && room < LEAST_V6 {
                     let found = format!("{found}; IPv6 packets of up to {LEAST_V6} bytes need outer fragments");
-                    bad(
-                        Level::Warn,
-                        "tunnel",
-                        found,
-                        format!("mtu = {} in [gateway], if the network takes it", LEAST_V6 + overhead),
-                    )
+                    let remedy =
+                        format!("an MTU of {} on the way to the backends and in [gateway]", LEAST_V6 + overhead);
+                    bad(Level::Warn, "tunnel", found, remedy)
                 } else {
                     ok("tunnel", found)
                 });
@@ -42,43 +44,37 @@ impl Host {
         findings
     }
 
-    /// Whether this machine is a backend of a service with tunnels.
-    pub(super) fn is_backend(&self, snapshot: &Snapshot) -> bool {
-        let tunnelled = snapshot.backends.iter().filter(|backend| snapshot.service(backend.service).is_tunnelled());
-        tunnelled.into_iter().any(|backend| self.has_address(backend.address.ip()))
-    }
-
-    /// What a backend needs besides the tunnel's end: the VIPs, and nobody who hears of them or of clients too early.
-    pub(super) fn as_backend(&self, snapshot: &Snapshot) -> Vec<Finding> {
-        const SUBJECT: &str = "backend";
-        const ARP: &str = "ipv4/conf/all/arp_ignore";
+    /// Backends that the kernel has no way to.
+    pub(super) fn ways(&self, snapshot: &Snapshot) -> Vec<Finding> {
+        const SUBJECT: &str = "routes";
         let mut findings = Vec::new();
-        let vips = snapshot.addresses().filter(|(_, purpose)| *purpose == "a VIP").map(|(prefix, _)| prefix);
-        let lacking = vips.filter(|vip| !self.has_address(vip.address())).map(|vip| vip.to_string());
-        let lacking: Vec<String> = lacking.collect();
-        findings.push(if lacking.is_empty() {
-            ok(SUBJECT, "the services' addresses are this machine's, too".to_owned())
-        } else {
-            let found = format!("{} not an address of this machine: what comes for it is dropped", lacking.join(", "));
-            bad(Level::Fail, SUBJECT, found, "tungate decap -c FILE, or what its --print-kernel prints".to_owned())
-        });
-        if self.setting(ARP) == Some("0") {
-            let found = "answers ARP for the services' addresses, if they lie in its network".to_owned();
-            findings.push(bad(
-                Level::Warn,
-                SUBJECT,
-                found,
-                format!("{} net.ipv4.conf.all.arp_announce=2", sysctl(ARP, 1)),
-            ));
+        for service in &snapshot.services {
+            for (_, backend) in snapshot.backends_of(service.id) {
+                let address = backend.address.ip();
+                let Some(way) = self.ways.get(&address) else { continue };
+                let link = way.and_then(|way| self.links.iter().find(|link| Some(link.index) == way.interface));
+                let trouble = match (way, link) {
+                    (None, _) => "no route".to_owned(),
+                    (Some(_), Some(link)) if link.carrier.is_none() => {
+                        format!("its way is by {}, which is down", link.name)
+                    }
+                    _ => continue,
+                };
+                let found = format!("backend {}/{} ({address}): {trouble}", service.name, backend.name);
+                findings.push(bad(Level::Fail, SUBJECT, found, format!("ip route get {address}")));
+            }
         }
-        if self.setting("ipv4/conf/all/rp_filter") == Some("1") {
-            let found = "rp_filter is strict for all: drops what comes out of a tunnel".to_owned();
-            findings.push(bad(Level::Fail, SUBJECT, found, sysctl("ipv4/conf/all/rp_filter", 0)));
+        if findings.is_empty() && !snapshot.services.is_empty() {
+            findings.push(ok(SUBJECT, "to every backend".to_owned()));
         }
         findings
     }
 
-    fn has_address(&self, address: std::net::IpAddr) -> bool {
-        self.addresses.iter().any(|local| local.address == address)
+    /// Bytes that the way to this address takes, as far as this machine knows.
+    fn room_to(&self, address: IpAddr) -> u16 {
+        let way = self.ways.get(&address).copied().flatten();
+        let link = way.and_then(|way| self.links.iter().find(|link| Some(link.index) == way.interface));
+        let narrowest = link.map(|link| link.mtu).into_iter().chain(way.and_then(|way| way.mtu)).min();
+        narrowest.and_then(|mtu| u16::try_from(mtu).ok()).unwrap_or(u16::MAX)
     }
 }

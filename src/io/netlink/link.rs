@@ -32,6 +32,8 @@ pub struct Link {
     pub hardware_address: Option<[u8; 6]>,
     /// Slots of its transmit queue; for a TUN, of the ring that its reader drains.
     pub queue_length: u32,
+    /// What kind of device it is, by the kernel's name: `veth`, `gre`; empty if it is a real one.
+    pub kind: String,
     /// Its queueing discipline.
     pub queue_discipline: String,
 }
@@ -200,6 +202,7 @@ fn describe(answer: RouteNetlinkMessage) -> Option<Link> {
         carrier: message.header.flags.contains(LinkFlags::LowerUp).then_some(0),
         hardware_address: None,
         queue_length: 0,
+        kind: String::new(),
         queue_discipline: String::new(),
     };
     for attribute in message.attributes {
@@ -210,7 +213,10 @@ fn describe(answer: RouteNetlinkMessage) -> Option<Link> {
         } else if let LinkAttribute::TxQueueLen(slots) = attribute {
             link.queue_length = slots;
         } else if let LinkAttribute::LinkInfo(info) = attribute {
-            link.tun = info.contains(&LinkInfo::Kind(InfoKind::Tun));
+            let kind =
+                info.into_iter().find_map(|info| if let LinkInfo::Kind(kind) = info { Some(kind) } else { None });
+            link.tun = kind == Some(InfoKind::Tun);
+            link.kind = kind.map_or_else(String::new, |kind| kind.to_string());
         } else if let LinkAttribute::CarrierUpCount(times) = attribute {
             link.carrier = link.carrier.map(|_| times);
         } else if let LinkAttribute::Qdisc(name) = attribute {

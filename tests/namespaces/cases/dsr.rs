@@ -210,13 +210,30 @@ fn on_the_gateway(lab: &Lab, way: &Way) {
     assert!(!gateway.said().contains("another route"), "{}", gateway.said());
 }
 
-/// A forgotten `decap` is named in the gateway's log.
+/// A forgotten `decap` is named in the gateway's log, and by `doctor` on the backend.
 fn forgotten(lab: &Lab, way: &Way) {
     let gateway = Tungate::start(lab, &way.configuration(&["b1"]));
     wait_for("the gateway's word on b1", || {
         lab.client().run("curl -s --max-time 1 http://192.0.2.10/");
         gateway.said().contains("backend all/b1 (10.0.0.1) does not take gre: ").then_some(())
     });
+    let file = lab.folder().join("tungate.toml");
+    let doctor = || {
+        let line = format!("{} doctor -c {}", env!("CARGO_BIN_EXE_tungate"), file.display());
+        lab.backend("b1").run(&line)
+    };
+    lab.backend("b1").run("ip address add 192.0.2.10/32 dev lo").succeeded();
+    let found = doctor();
+    assert_eq!(found.status.code(), Some(1), "{}", found.stdout);
+    assert!(found.stdout.contains("nothing takes gre from 10.99.0.10 apart"), "{}", found.stdout);
+    let mut decap = lab.backend("b1").start(&format!("{} decap -c {}", env!("CARGO_BIN_EXE_tungate"), file.display()));
+    wait_for("decap", || decap.stderr().contains("taking gre from 10.99.0.10").then_some(()));
+    let found = doctor().succeeded();
+    assert!(found.starts_with("ok    role     backend all/b1 (10.0.0.1)"), "{found}");
+    assert!(found.contains("a program takes gre from 10.99.0.10 apart"), "{found}");
+    decap.signal("TERM");
+    let said = decap.finish(PATIENCE).stderr;
+    assert!(said.contains("192.0.2.10/32 is on the loopback already, and stays there"), "{said}");
 }
 
 fn upload(lab: &Lab, way: &Way) {
