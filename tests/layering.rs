@@ -6,8 +6,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Bottom to top. `proxy` stands beside `control`: both see the engine, neither sees the other.
-const FLOORS: &[(&str, u8)] =
-    &[("wire", 0), ("config", 1), ("engine", 2), ("control", 3), ("proxy", 3), ("admin", 4), ("io", 5), ("cli", 6)];
+const FLOORS: &[(&str, u8)] = &[
+    ("manual", 0),
+    ("wire", 0),
+    ("config", 1),
+    ("engine", 2),
+    ("control", 3),
+    ("proxy", 3),
+    ("admin", 4),
+    ("io", 5),
+    ("cli", 6),
+];
 
 fn floor(room: &str) -> Option<u8> {
     FLOORS.iter().find(|(name, _)| *name == room).map(|(_, floor)| *floor)

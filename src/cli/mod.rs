@@ -8,6 +8,7 @@ mod doctor;
 mod exit;
 mod explain;
 mod generate;
+mod manual;
 mod output;
 mod replay;
 mod run;
@@ -47,6 +48,7 @@ First steps:
   tungate config example > tungate.toml     a commented configuration to start from
   tungate check tungate.toml                say all that is wrong with it
   tungate show services                     what a running gateway does
+  tungate manual                            the manual's chapters; `tungate manual dsr` prints one
 
 Exit codes: 0 yes, 1 no (invalid, unhealthy, not found), 2 usage, 3 daemon not reachable, 4 refused.";
 
@@ -69,6 +71,7 @@ enum Verb {
     Config(generate::Config),
     Completions(generate::Completions),
     Man(generate::Man),
+    Manual(manual::Manual),
 }
 
 /// Does what the command line says.
@@ -102,6 +105,7 @@ fn run(cli: &Cli, out: &mut dyn Write) -> Result<Exit, Failure> {
         Verb::Config(config) => config.run(out),
         Verb::Completions(completions) => completions.run(out),
         Verb::Man(man) => man.run(out),
+        Verb::Manual(manual) => manual.run(out),
     }
 }
 

@@ -18,7 +18,81 @@
 //! 14. [`exit_codes`]: what scripts can rely on
 //! 15. [`requirements`]: the rules for packets, and the tests that show each of them
 //!
-//! Each verb has a manual page, too: `tungate man DIR` writes them.
+//! `tungate manual CHAPTER` prints one. Each verb has a manual page, too: `tungate man DIR` writes them.
+
+/// A chapter, for who has the program and not its source.
+#[derive(Clone, Copy, Debug)]
+pub struct Chapter {
+    /// Its name, that of its module.
+    pub name: &'static str,
+    /// What it is about, in a line.
+    pub about: &'static str,
+    /// Markdown.
+    pub text: &'static str,
+}
+
+/// All chapters, in the order in which one needs them.
+pub const CHAPTERS: &[Chapter] = &[
+    Chapter {
+        name: "overview",
+        about: "what tungate does with a packet, and the words used here",
+        text: include_str!("overview.md"),
+    },
+    Chapter {
+        name: "configuration",
+        about: "every key, its default, and why that is the default",
+        text: include_str!("configuration.md"),
+    },
+    Chapter {
+        name: "operating",
+        about: "preparing a machine, running, signals, privileges, a systemd unit",
+        text: include_str!("operating.md"),
+    },
+    Chapter {
+        name: "nat",
+        about: "full NAT and keeping the client's address, source ports, hairpins",
+        text: include_str!("nat.md"),
+    },
+    Chapter {
+        name: "dsr",
+        about: "direct server return: tunnels to backends that answer the clients themselves",
+        text: include_str!("dsr.md"),
+    },
+    Chapter { name: "schedulers", about: "which backend a new flow goes to", text: include_str!("schedulers.md") },
+    Chapter {
+        name: "timeouts",
+        about: "how long a flow is remembered, and which RFC says so",
+        text: include_str!("timeouts.md"),
+    },
+    Chapter {
+        name: "limits",
+        about: "how many flows a gateway and its services take, and what a flood does",
+        text: include_str!("limits.md"),
+    },
+    Chapter {
+        name: "packets",
+        about: "what happens to odd packets, and our choice where the references disagree",
+        text: include_str!("packets.md"),
+    },
+    Chapter {
+        name: "kernel",
+        about: "what differs from the kernel's own NAT, and how that is known",
+        text: include_str!("kernel.md"),
+    },
+    Chapter { name: "drops", about: "all reasons for which a packet is dropped", text: include_str!("drops.md") },
+    Chapter {
+        name: "troubleshooting",
+        about: "from what one sees to what to do",
+        text: include_str!("troubleshooting.md"),
+    },
+    Chapter { name: "json", about: "what programs can read", text: include_str!("json.md") },
+    Chapter { name: "exit_codes", about: "what scripts can rely on", text: include_str!("exit_codes.md") },
+    Chapter {
+        name: "requirements",
+        about: "the rules for packets, and the tests that show each of them",
+        text: include_str!("requirements.md"),
+    },
+];
 
 pub mod configuration {
     #![doc = include_str!("configuration.md")]
@@ -78,4 +152,22 @@ pub mod timeouts {
 
 pub mod troubleshooting {
     #![doc = include_str!("troubleshooting.md")]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_chapter_can_be_printed() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/manual");
+        let mut files: Vec<_> = std::fs::read_dir(folder)
+            .unwrap()
+            .filter_map(|entry| Some(entry.unwrap().file_name().to_str()?.strip_suffix(".md")?.to_owned()))
+            .collect();
+        let mut names: Vec<_> = CHAPTERS.iter().map(|chapter| chapter.name.to_owned()).collect();
+        files.sort_unstable();
+        names.sort_unstable();
+        assert_eq!(names, files);
+    }
 }
