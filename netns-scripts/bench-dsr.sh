@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Direct server return in figures, interleaved in one lab: a large answer by DSR against no gateway at all, and small
-# requests by DSR against the kernel's nft full NAT. Prints the medians with least and most.
+# Direct server return in figures, interleaved in one lab: large answers by DSR against no gateway at all, and small
+# requests by DSR against the kernel's nft full NAT. Prints the medians with least and most. Answers are measured with
+# each congestion control that the machine allows: BBR paces by the round trips it sees, which are longer by DSR.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -8,7 +9,7 @@ usage() {
     cat >&2 <<'END'
 usage: bench-dsr.sh [--rounds N]
 
-needs root, a release build (or TUNGATE=PATH), and curl, nginx, nft, python3
+needs root, a release build with the example `traffic` (or TUNGATE=PATH, TRAFFIC=PATH), and curl, nginx, nft, python3
 END
     exit 2
 }
@@ -21,23 +22,29 @@ while [[ $# -gt 0 ]]; do
     esac
 done
 source common.sh
+traffic=$(realpath "${TRAFFIC:-$(dirname "$tungate")/examples/traffic}" 2>/dev/null) || traffic=
 vip=192.0.2.10 b1=10.0.0.1 direct=10.9.1.2
 runs=$work/runs.tsv # what, how, figure
+read -ra controls < /proc/sys/net/ipv4/tcp_allowed_congestion_control
+answers=5 # of each kind a round: one takes some 40 ms
 started=()
 
 main() {
     check_tools "iproute2 curl nginx-light nftables python3" ip curl nginx nft python3
+    [[ -x $traffic ]] || { echo "$script: there is no traffic; run: cargo build --release --example traffic" >&2; exit 1; }
     trap clean EXIT
     trap 'exit 130' INT TERM
     ./lab.sh up >/dev/null
     ./lab.sh direct
     start_nginx
-    local round
+    local round control
     for ((round = 1; round <= rounds; round++)); do
         echo "round $round of $rounds" >&2
-        download direct "$direct"
         start_dsr with-decap
-        download dsr "$vip"
+        for control in "${controls[@]}"; do
+            ./lab.sh exec b1 sysctl -qw "net.ipv4.tcp_congestion_control=$control"
+            download "$control"
+        done
         stop
         start_dsr
         requests dsr
@@ -46,8 +53,11 @@ main() {
         requests nft
         ./lab.sh exec gw nft flush ruleset
     done
-    median answers dsr direct "MB/s of a 100 MB answer"
-    median requests dsr nft "requests of 18 bytes a second that reach the backend"
+    for control in "${controls[@]}"; do
+        median "$control" dsr direct "MB/s of a 100 MB answer, $control"
+    done
+    median program dsr nft "requests of 18 bytes a second that reach the backend, from one program"
+    median generator dsr nft "requests of 18 bytes a second that reach the backend, from a generator"
 }
 
 start_nginx() {
@@ -99,17 +109,22 @@ stop() {
     started=()
 }
 
-# download HOW ADDRESS
+# download CONTROL: straight from the backend and by DSR, in turn. The gateway has nothing to do in the first case.
 download() {
-    local speed
-    speed=$(./lab.sh exec client curl -sS -o /dev/null -w '%{speed_download}' "http://$2/document")
-    printf 'answers\t%s\t%d\n' "$1" "$((speed / 1000000))" >>"$runs"
+    local speed n
+    for ((n = 0; n < 2 * answers; n++)); do
+        local how=direct from=$direct
+        ((n % 2 == 0)) || { how=dsr && from=$vip; }
+        speed=$(./lab.sh exec client curl -sS -o /dev/null -w '%{speed_download}' "http://$from/document")
+        printf '%s\t%s\t%d\n' "$1" "$how" "$((speed / 1000000))" >>"$runs"
+    done
 }
 
-# requests HOW: datagrams of 18 bytes for two seconds, counted where they reach the backend, which drops them.
+# requests HOW: datagrams of 18 bytes for two seconds, counted where they reach the backend, which drops them: as one
+# program sends them, in one flow, and as many as a generator can, in 1000 flows.
 requests() {
     ./lab.sh exec b1 nft -f - <<END
-table netdev bench { chain sink { type filter hook ingress device eth0 priority 0; ip protocol { udp, gre } counter drop; }; }
+table netdev bench { counter came { }; chain sink { type filter hook ingress device eth0 priority 0; ip protocol { udp, gre } counter name "came" drop; }; }
 END
     ./lab.sh exec client python3 - "$vip" <<'END'
 import socket, sys, time
@@ -120,11 +135,20 @@ while time.monotonic() < until:
     for _ in range(500):
         to.send(b"eighteen bytes now")
 END
+    arrived program "$1"
+    local mac
+    mac=$(./lab.sh exec gw cat /sys/class/net/to-client/address)
+    ./lab.sh exec client "$traffic" flood eth0 "$mac" 198.51.100.2:20000 "$vip:9" 1000 2 >/dev/null
+    arrived generator "$1"
+    ./lab.sh exec b1 nft delete table netdev bench
+}
+
+# arrived SENDER HOW: notes what has arrived a second, and begins to count anew.
+arrived() {
     sleep 0.2
     local packets
-    packets=$(./lab.sh exec b1 nft list table netdev bench | sed -n 's/.*packets \([0-9]*\).*/\1/p')
-    ./lab.sh exec b1 nft delete table netdev bench
-    printf 'requests\t%s\t%d\n' "$1" "$((packets / 2))" >>"$runs"
+    packets=$(./lab.sh exec b1 nft reset counter netdev bench came | sed -n 's/.*packets \([0-9]*\).*/\1/p')
+    printf '%s\t%s\t%d\n' "$1" "$2" "$((packets / 2))" >>"$runs"
 }
 
 # median WHAT ONE OTHER UNIT
