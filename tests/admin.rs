@@ -218,7 +218,10 @@ fn listings_have_the_fields_of_the_interface() {
     };
     let traffic = ["packets_in", "bytes_in", "packets_out", "bytes_out"];
     let service = ["name", "listen", "protocol", "mode", "balance", "backends_up", "backends_total", "flows"];
-    fields(&["show", "services"], &[&service[..], &traffic, &["flows_opened", "flows_refused"]].concat());
+    fields(
+        &["show", "services"],
+        &[&service[..], &traffic, &["flows_opened", "flows_refused", "affinity_clients"]].concat(),
+    );
     let backend = ["service", "name", "address", "weight", "backup", "config", "admin", "admin_reason", "health"];
     fields(
         &["show", "backends"],

@@ -158,7 +158,7 @@ impl World {
                 self.shared.table.for_each(|flow| flows.push(flow.hold()));
                 if !flows.is_empty() {
                     let flow = &flows[flow % flows.len()];
-                    self.engines[usize::from(flow.owner().0)].close(flow);
+                    self.engines[usize::from(flow.owner().0)].close(flow, self.now);
                 }
             }
             Step::Later { seconds } => {

@@ -43,7 +43,7 @@ pub fn answer(request: Request, state: &State<'_>) -> Responses {
     let (shared, snapshot) = (state.controller.shared(), state.controller.snapshot());
     let one = |response| -> Responses { Box::new(std::iter::once(response)) };
     match request {
-        Request::ShowServices => one(Response::Services(services(state.controller, &snapshot))),
+        Request::ShowServices => one(Response::Services(services(state.controller, &snapshot, state.now))),
         Request::ShowBackends { service } => one(backends(state, &snapshot, service.as_deref())),
         Request::ShowFlows(filter) => match Matcher::new(&filter, &snapshot) {
             Ok(matcher) => flows(matcher.find(shared), snapshot, state.now),
@@ -77,7 +77,7 @@ pub fn answer(request: Request, state: &State<'_>) -> Responses {
     }
 }
 
-fn services(controller: &Controller, snapshot: &Snapshot) -> Vec<ServiceRow> {
+fn services(controller: &Controller, snapshot: &Snapshot, now: Instant) -> Vec<ServiceRow> {
     let shared = controller.shared();
     let mut flows: HashMap<ServiceId, u64> = HashMap::new();
     for backend in snapshot.all_backends() {
@@ -104,6 +104,7 @@ fn services(controller: &Controller, snapshot: &Snapshot) -> Vec<ServiceRow> {
             bytes_out: sum(|c| &c.outbound.bytes),
             flows_opened: sum(|c| &c.opened),
             flows_refused: sum(|c| &c.refused),
+            affinity_clients: shared.affinity_clients(id, now),
         }
     };
     snapshot.services.iter().map(row).collect()

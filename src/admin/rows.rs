@@ -35,6 +35,9 @@ pub struct ServiceRow {
     pub flows_opened: u64,
     /// Flows refused since the start: limits, no backend, no port, table full.
     pub flows_refused: u64,
+    /// Clients whose backend is remembered; 0 without affinity.
+    #[serde(default)]
+    pub affinity_clients: u64,
 }
 
 /// Item of a `BackendList`.

@@ -216,6 +216,8 @@ pub enum Code {
     PortsCollapse,
     /// A limit that another one is always reached before.
     IdleLimit,
+    /// Something about clients that are remembered, where none is.
+    IdleAffinity,
 }
 
 impl Code {
@@ -255,6 +257,7 @@ impl Code {
             Self::MaxFlowsBeyondPorts => "W005",
             Self::PortsCollapse => "W006",
             Self::IdleLimit => "W007",
+            Self::IdleAffinity => "W012",
         }
     }
 

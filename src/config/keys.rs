@@ -110,6 +110,7 @@ pub(super) const FILE: &[Key] = &[
 ];
 
 const MOST_FLOWS: i64 = 100_000_000;
+const MOST_CLIENTS: i64 = 10_000_000;
 
 /// `[gateway]`.
 pub(super) const GATEWAY: &[Key] = &[
@@ -210,8 +211,24 @@ pub(super) const SERVICE: &[Key] = &[
         Depends,
         "dsr by gre: the key in each packet (RFC 2890), for backends that tell tunnels apart by it. Default: no key.",
     ),
-    Key::later("affinity", "use balance = \"source-hash\" to keep a client at one backend"),
-    Key::later("affinity-timeout", "use balance = \"source-hash\" to keep a client at one backend"),
+    Key::new(
+        "affinity",
+        Kind::Word(AFFINITY),
+        Default("\"none\""),
+        "client-ip: all flows of a client's address go to the backend that took its first, as long as it takes new ones.",
+    ),
+    Key::new(
+        "affinity-timeout",
+        Kind::Duration,
+        Default("\"10m\""),
+        "How long a client's backend is remembered after its last flow has ended.",
+    ),
+    Key::new(
+        "affinity-max-clients",
+        Integer(1, MOST_CLIENTS),
+        Default("100_000"),
+        "Most clients remembered at once, some 150 bytes each; where there is no room, the oldest is forgotten.",
+    ),
     Key::later("health", "remove the table: every backend counts as healthy; weight = 0 takes one out"),
     Key::later("passive", "remove the table: every backend counts as healthy; weight = 0 takes one out"),
     Key::new(
@@ -254,6 +271,7 @@ pub(super) const BACKEND: &[Key] = &[
 
 const PROTOCOL: &[Word] = &[now("tcp"), now("udp"), now("any")];
 const MODE: &[Word] = &[now("nat"), now("dsr"), later("terminate", "use mode = \"nat\"")];
+const AFFINITY: &[Word] = &[now("none"), now("client-ip")];
 const ENCAPSULATION: &[Word] = &[now("gre"), now("ipip"), now("gue")];
 const BALANCE: &[Word] = &[
     now("maglev"),

@@ -175,6 +175,8 @@ pub struct Service {
     pub backends: Vec<BackendId>,
     /// How many flows it takes.
     pub limits: Limits,
+    /// Whether a client's flows stay together.
+    pub affinity: Option<Affinity>,
 }
 
 impl Service {
@@ -215,6 +217,15 @@ pub enum Balance {
     PowerOfTwo,
     /// Consistent hashing of the client's address alone.
     SourceHash,
+}
+
+/// `affinity = "client-ip"`: all flows of a client's address go to the backend that took its first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Affinity {
+    /// How long a client is remembered after its last flow has ended.
+    pub timeout: Duration,
+    /// Most clients that are remembered.
+    pub max_clients: u32,
 }
 
 /// One backend of one service.

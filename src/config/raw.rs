@@ -64,8 +64,17 @@ pub(super) struct RawService {
     pub(super) gre_key: Option<Set<i64>>,
     pub(super) source_nat: bool,
     pub(super) balance: Option<&'static str>,
+    pub(super) affinity: RawAffinity,
     pub(super) backends: List<RawBackend>,
     pub(super) limits: RawLimits,
+}
+
+/// The keys of a service that begin so.
+#[derive(Debug)]
+pub(super) struct RawAffinity {
+    pub(super) by: Option<&'static str>,
+    pub(super) timeout: Set<Duration>,
+    pub(super) max_clients: Set<i64>,
 }
 
 /// `[service.limits]`.
@@ -153,6 +162,11 @@ impl RawService {
             gre_key: values.integer_if_any("gre-key"),
             source_nat: values.flag("source-nat"),
             balance: values.word("balance").map(|word| word.value),
+            affinity: RawAffinity {
+                by: values.word("affinity").map(|word| word.value),
+                timeout: values.duration("affinity-timeout"),
+                max_clients: values.integer("affinity-max-clients"),
+            },
             backends: values.tables("backends").map(RawBackend::new),
             limits: RawLimits::new(values.table("limits")),
         };

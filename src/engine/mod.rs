@@ -10,6 +10,7 @@
 //! ICMP error   icmp::quote -> table.find(quote inverted) -> outer and quote rewritten
 //! ```
 
+mod affinity;
 pub mod conntrack;
 pub mod counters;
 mod established;
@@ -32,6 +33,7 @@ pub mod verdict;
 
 use std::sync::Arc;
 
+pub use affinity::Affinity;
 pub use path::Path;
 pub use policy::Policy;
 pub use shared::Shared;
@@ -140,7 +142,7 @@ impl Engine {
         let mut over = Vec::new();
         let more = self.expiry.advance(&self.shared.table, now, &self.policy.snapshot.timeouts, |flow| over.push(flow));
         for flow in over {
-            self.end(flow);
+            self.end(flow, now);
         }
         self.fragments.expire(now);
         self.count_forgotten();
@@ -148,7 +150,7 @@ impl Engine {
     }
 
     /// Ends a flow of this worker at once: nothing of it is remembered.
-    pub fn close(&mut self, flow: &FlowRef) {
+    pub fn close(&mut self, flow: &FlowRef, now: Instant) {
         if !self.shared.table.remove(flow.id()) {
             return;
         }
@@ -158,15 +160,18 @@ impl Engine {
             self.ports.release(answer.destination, answer.source, answer.protocol);
         }
         self.shared.limits.leave(flow.service());
+        if let Some(affinity) = self.policy.affinity(flow.service()) {
+            affinity.leave(flow.key(Direction::Original).source.address, flow.backend(), now);
+        }
         self.counters().service(flow.service()).closed.add(1);
         self.counters().backend(flow.backend()).closed.add(1);
         self.shared.loads.closed(flow.backend());
     }
 
     /// As [`Self::close`]: the flow with this number, which is one of this worker's.
-    fn end(&mut self, id: u32) {
+    fn end(&mut self, id: u32, now: Instant) {
         let flow = self.shared.table.hold(id);
-        self.close(&flow);
+        self.close(&flow, now);
     }
 
     /// How many packets this engine has been given, the one in hand included.
@@ -277,6 +282,7 @@ impl Engine {
                 if flow.owner() == self.worker {
                     self.expiry.arm(&self.shared.table, flow.id(), now, &self.policy.snapshot.timeouts);
                 }
+                self.prove_client(flow, now);
                 Verdict::Forward
             }
             Step::TooBig(mtu) => self.too_big(packet, mtu, now),
@@ -286,7 +292,7 @@ impl Engine {
             Step::Reopen => {
                 trace.stage("conntrack", || "a SYN on a connection that is over: it begins anew".into());
                 let key = flow.key(Direction::Original);
-                self.close(flow);
+                self.close(flow, now);
                 self.open(&key, packet, now, trace)
             }
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 
+use super::affinity::stay;
 use super::conntrack::tcp::Tracker;
 use super::conntrack::{Direction, FlowKey, FlowRef, Plan, Refused, Scope};
 use super::established::{count_traffic, rewrite};
@@ -105,20 +106,30 @@ impl Engine {
         self.shared.limits.take(service, limits, key.source.address, now)?;
         let by_hash = if is_of_the_middle(packet) { policy.pick_up(service) } else { None };
         let request = self.request(key);
-        let (backend, random) =
-            (by_hash.unwrap_or(scheduler).pick(&request).ok_or(DropReason::NoBackend)?, request.random);
+        let (random, scheduler) = (request.random, by_hash.unwrap_or(scheduler));
+        let backend = match policy.affinity(service) {
+            None => scheduler.pick(&request).ok_or(DropReason::NoBackend)?,
+            Some(affinity) => stay(&policy, affinity, service, scheduler, &request, now, trace)?,
+        };
         let target = policy.snapshot.backend(backend).endpoint(key.destination.port);
         trace.route(Route { service: Some(service), backend: Some(backend) });
         trace.stage("schedule", || format!("{} at {target}", policy.snapshot.backend(backend).name));
 
-        self.make_room(service, limits)?;
-        if policy.path(backend).is_some() {
-            let plan = self.tunnelled(service, backend, key);
-            return self.enter(&plan, now).inspect_err(|_| self.shared.limits.leave(service));
-        }
-        let flow = self.translate(service, backend, key, target, random, now);
-        flow.inspect_err(|_| self.shared.limits.leave(service)).inspect(|flow| {
-            trace.stage("ports", || format!("towards the backend as {}", flow.key(Direction::Reply).destination))
+        let flow = self.make_room(service, limits, now).and_then(|()| {
+            let flow = if policy.path(backend).is_some() {
+                self.enter(&self.tunnelled(service, backend, key), now)
+            } else {
+                self.translate(service, backend, key, target, random, now).inspect(|flow| {
+                    let source = flow.key(Direction::Reply).destination;
+                    trace.stage("ports", || format!("towards the backend as {source}"));
+                })
+            };
+            flow.inspect_err(|_| self.shared.limits.leave(service))
+        });
+        flow.inspect_err(|_| {
+            if let Some(affinity) = policy.affinity(service) {
+                affinity.leave(key.source.address, backend, now);
+            }
         })
     }
 
@@ -164,7 +175,7 @@ impl Engine {
         };
         // R35: a backend that is its own client would not take a packet from itself, nor answer it through us.
         let source_nat = source_nat || target.address == key.source.address;
-        let source = if source_nat { self.lease(target, key, random)? } else { key.source };
+        let source = if source_nat { self.lease(target, key, random, now)? } else { key.source };
         let outgoing = FlowKey { source, destination: target, protocol: key.protocol };
         let plan = Plan {
             original: *key,
@@ -184,7 +195,7 @@ impl Engine {
     }
 
     /// Where ports are short, a flow that may be evicted gives its own back (R31).
-    fn lease(&mut self, target: Endpoint, key: &FlowKey, random: u64) -> Result<Endpoint, DropReason> {
+    fn lease(&mut self, target: Endpoint, key: &FlowKey, random: u64, now: Instant) -> Result<Endpoint, DropReason> {
         let policy = Arc::clone(&self.policy);
         let sources = policy.snapshot.sources(target.address.is_v4());
         if sources.is_empty() {
@@ -193,7 +204,7 @@ impl Engine {
         let client_port = key.source.port;
         let first = self.ports.lease(sources, target, key.protocol, client_port, random);
         let lease = first.or_else(|exhausted| {
-            if !self.evict(&Scope::ports(target, key.protocol, client_port)) {
+            if !self.evict(&Scope::ports(target, key.protocol, client_port), now) {
                 return Err(exhausted);
             }
             self.ports.lease(sources, target, key.protocol, client_port, random)

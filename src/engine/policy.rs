@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
+use super::affinity::Affinity;
 use super::path::Path;
 use super::scheduler::{self, Candidate, Scheduler};
 use crate::config::{Backend, BackendId, Balance, ServiceId, Snapshot};
@@ -19,6 +20,8 @@ pub struct Policy {
     pools: Vec<Option<Arc<Pool>>>,
     /// Of each backend that has a tunnel, by its id.
     paths: Vec<Option<Arc<Path>>>,
+    /// Of each service that remembers its clients, by its id.
+    affinities: Vec<Option<Arc<Affinity>>>,
 }
 
 impl Policy {
@@ -29,12 +32,12 @@ impl Policy {
 
     /// Builds the schedulers of a snapshot, and the paths to its backends. `weight` is a backend's share of new flows now,
     /// 0 for one that is to have none. A service whose backends and weights are those of the previous policy keeps its
-    /// schedulers, and a tunnel what was learnt of its path.
+    /// schedulers, a tunnel what was learnt of its path, and a service its clients.
     ///
     /// A service that listens in both families has a scheduler for each: a flow never changes its family. A tunnel of
     /// either carries both.
     pub fn build(snapshot: Arc<Snapshot>, weight: impl Fn(&Backend) -> u16, previous: Option<&Self>) -> Self {
-        let mut pools = Vec::new();
+        let (mut pools, mut affinities) = (Vec::new(), Vec::new());
         for service in &snapshot.services {
             let candidates = Candidates::of(&snapshot, service.id, &weight);
             let known = previous.and_then(|previous| previous.pool(service.id));
@@ -44,6 +47,10 @@ impl Policy {
             };
             pool.schedulers();
             put(&mut pools, service.id.0, pool);
+            if service.affinity.is_some() {
+                let known = previous.and_then(|previous| previous.affinities.get(usize::from(service.id.0))?.clone());
+                put(&mut affinities, service.id.0, known.unwrap_or_default());
+            }
         }
         let mut paths = Vec::new();
         for backend in snapshot.all_backends() {
@@ -55,7 +62,7 @@ impl Policy {
             let path = known.filter(stays).map_or_else(|| Arc::new(path), Arc::clone);
             put(&mut paths, backend.id.0, path);
         }
-        Self { snapshot, closed: false, pools, paths }
+        Self { snapshot, closed: false, pools, paths, affinities }
     }
 
     /// The same for a rehearsal: schedulers are built when they are asked for, and nothing is shared that can change.
@@ -63,14 +70,16 @@ impl Policy {
         let unbuilt = |pool: &Option<Arc<Pool>>| Some(Arc::new(Pool::new(Arc::clone(&pool.as_ref()?.candidates))));
         let paths = self.paths.iter().map(|path| path.as_deref().map(|path| Arc::new(path.rehearsed()))).collect();
         let pools = self.pools.iter().map(unbuilt).collect();
-        Self { closed: self.closed, pools, paths, snapshot: Arc::clone(&self.snapshot) }
+        let rehearsal = |affinity: &Option<Arc<Affinity>>| Some(Arc::new(affinity.as_ref()?.rehearsal()));
+        let affinities = self.affinities.iter().map(rehearsal).collect();
+        Self { closed: self.closed, pools, paths, affinities, snapshot: Arc::clone(&self.snapshot) }
     }
 
     /// The same configuration, but no new flow is taken: for a gateway that is about to stop.
     #[must_use]
     pub fn closed(&self) -> Self {
-        let (pools, paths) = (self.pools.clone(), self.paths.clone());
-        Self { closed: true, pools, paths, snapshot: Arc::clone(&self.snapshot) }
+        let (pools, paths, affinities) = (self.pools.clone(), self.paths.clone(), self.affinities.clone());
+        Self { closed: true, pools, paths, affinities, snapshot: Arc::clone(&self.snapshot) }
     }
 
     /// Whether no new flow is taken.
@@ -107,6 +116,16 @@ impl Policy {
     pub fn backends_by(&self, tunnel: &Tunnel) -> impl Iterator<Item = BackendId> {
         let ids = (0..).map(BackendId).zip(&self.paths);
         ids.filter(move |(_, path)| path.as_deref().is_some_and(|path| path.tunnel() == tunnel)).map(|(id, _)| id)
+    }
+
+    /// The clients of a service, if it remembers them.
+    pub fn affinity(&self, service: ServiceId) -> Option<&Affinity> {
+        self.affinities.get(usize::from(service.0))?.as_deref()
+    }
+
+    /// Whether a backend may have new flows of clients of this family.
+    pub(super) fn takes(&self, service: ServiceId, v4: bool, backend: BackendId) -> bool {
+        self.pool(service).is_some_and(|pool| pool.candidates.has(v4, backend))
     }
 
     fn pool(&self, service: ServiceId) -> Option<&Arc<Pool>> {
@@ -156,6 +175,11 @@ struct Candidates {
 }
 
 impl Candidates {
+    /// As many comparisons as there are backends, for each flow of a service that remembers its clients.
+    fn has(&self, v4: bool, backend: BackendId) -> bool {
+        self.of_family[usize::from(!v4)].iter().any(|candidate| candidate.id == backend)
+    }
+
     fn of(snapshot: &Snapshot, id: ServiceId, weight: impl Fn(&Backend) -> u16) -> Self {
         let service = snapshot.service(id);
         let is_tunnelled = service.is_tunnelled();

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
+use super::Instant;
 use super::conntrack::{FlowRef, Table};
 use super::counters::Counters;
 use super::guard::Limits;
@@ -64,6 +65,15 @@ impl Shared {
             workers: 1,
         })
     }
+
+    /// How many clients a service remembers.
+    pub fn affinity_clients(&self, service: ServiceId, now: Instant) -> u64 {
+        let policy = self.policy.load();
+        let config = policy.snapshot.service(service).affinity.as_ref();
+        let affinity = config.and_then(|config| Some(policy.affinity(service)?.count(config, now)));
+        affinity.unwrap_or(0) as u64
+    }
+
     /// These ids are free: they will be given to others, whose counters begin at zero. To be called when no flow has them,
     /// and no policy that a worker may still go by.
     pub fn forget(&self, services: impl IntoIterator<Item = ServiceId>, backends: impl IntoIterator<Item = BackendId>) {

@@ -48,7 +48,7 @@ pub trait TraceSink {
     /// Whether anybody listens: the text is only made if so.
     const ENABLED: bool;
 
-    /// One stage: a word from a closed list (`parse`, `guard`, `conntrack`, `service`, `schedule`, `ports`, `rewrite`,
+    /// One stage: a word from a closed list (`parse`, `guard`, `conntrack`, `service`, `affinity`, `schedule`, `ports`, `rewrite`,
     /// `tunnel`, `icmp`, `fragment`, `verdict`) and a sentence.
     fn stage(&mut self, stage: &'static str, text: impl FnOnce() -> String);
 

@@ -133,7 +133,7 @@ impl<P: PacketPort> Worker<P> {
     fn handle_mail(&mut self, now: Instant) -> bool {
         let mailbox = &self.mailboxes[usize::from(self.id.0)];
         while let Some(flow) = mailbox.doomed.pop() {
-            self.engine.close(&flow);
+            self.engine.close(&flow, now);
         }
         for _ in 0..64 {
             let Some(mut bytes) = mailbox.handed.pop() else { return false };

@@ -5,6 +5,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod affinity;
 mod draining;
 mod forwarding;
 mod fragments;

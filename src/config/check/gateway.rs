@@ -69,7 +69,7 @@ pub(super) fn timeouts(raw: &RawTimeouts, out: &mut Vec<Diagnostic>) -> Timeouts
 }
 
 /// A timeout of 0 would forget every flow at once.
-fn limits(name: &str, timeout: &Set<Duration>, out: &mut Vec<Diagnostic>) {
+pub(super) fn limits(name: &str, timeout: &Set<Duration>, out: &mut Vec<Diagnostic>) {
     let Some(span) = timeout.span.clone() else { return };
     if timeout.value.is_zero() || timeout.value > LONGEST {
         let message = format!("`{name}` has to be above 0 and at most 30 days");

@@ -92,5 +92,6 @@ fn with_ids(checked: CheckedService, ids: &mut Ids<'_>, backends: &mut Vec<Backe
         balance: checked.balance,
         backends: backends[first..].iter().map(|backend| backend.id).collect(),
         limits: checked.limits,
+        affinity: checked.affinity,
     })
 }

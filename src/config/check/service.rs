@@ -5,10 +5,11 @@ use std::ops::Range;
 
 use toml::Spanned;
 
+use super::gateway::limits as limits_of_timeout;
 use crate::config::diagnostic::{Code, Diagnostic};
-use crate::config::raw::{RawBackend, RawLimits, RawService};
+use crate::config::raw::{RawAffinity, RawBackend, RawLimits, RawService};
 use crate::config::values::{List, Set};
-use crate::config::{Balance, Carried, Limits, Listen, Mode, text};
+use crate::config::{Affinity, Balance, Carried, Limits, Listen, Mode, text};
 use crate::wire::tunnel::Encapsulation;
 use crate::wire::{Address, Protocol};
 
@@ -26,6 +27,7 @@ pub(super) struct CheckedService {
     pub(super) listen: List<Spanned<Listen>>,
     pub(super) backends: List<CheckedBackend>,
     pub(super) limits: Limits,
+    pub(super) affinity: Option<Affinity>,
     /// Where `max-flows` is written.
     pub(super) max_flows: Option<Range<usize>>,
 }
@@ -82,6 +84,7 @@ pub(super) fn check(raw: RawService, out: &mut Vec<Diagnostic>) -> CheckedServic
         listen: listen(&raw.listen, out),
         backends: backends(raw.backends, out),
         limits: limits(&raw.limits),
+        affinity: affinity(&raw.affinity, out),
         max_flows: raw.limits.max_flows.as_ref().and_then(|most| most.span.clone()),
     };
     rates(&raw.limits, out);
@@ -161,6 +164,22 @@ fn ports_behind_tunnels(service: &CheckedService, out: &mut Vec<Diagnostic>) {
         let help = format!("write \"{address}\" without port, or listen on port {port}");
         out.push(diagnostic.also(listen.span(), "sent to here").help(help));
     }
+}
+
+fn affinity(raw: &RawAffinity, out: &mut Vec<Diagnostic>) -> Option<Affinity> {
+    limits_of_timeout("affinity-timeout", &raw.timeout, out);
+    let max_clients = u32::try_from(raw.max_clients.value).expect("within the limits of its key");
+    if raw.by == Some("client-ip") {
+        return Some(Affinity { timeout: raw.timeout.value, max_clients });
+    }
+    // What is written in place of a word that was misspelt has been told.
+    if raw.by == Some("none")
+        && let Some(span) = raw.timeout.span.clone().or_else(|| raw.max_clients.span.clone())
+    {
+        let diagnostic = Diagnostic::new(Code::IdleAffinity, span, "no client is remembered, for however long");
+        out.push(diagnostic.help("set `affinity = \"client-ip\"`, or remove the key"));
+    }
+    None
 }
 
 fn limits(raw: &RawLimits) -> Limits {

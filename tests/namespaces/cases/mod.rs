@@ -1,6 +1,7 @@
 //! What is looked at, each with the setups it is looked at in.
 
 mod abuse;
+mod affinity;
 mod bulk;
 mod dsr;
 mod http;
@@ -22,6 +23,7 @@ pub(crate) fn all() -> Vec<Case> {
         icmp::cases(),
         mtu::cases(),
         lifecycle::cases(),
+        affinity::cases(),
         dsr::cases(),
         scale::cases(),
         abuse::cases(),

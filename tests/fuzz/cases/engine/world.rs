@@ -123,7 +123,8 @@ impl Gateway {
         let mut flows: Vec<FlowRef> = Vec::new();
         self.world.shared.table.for_each(|flow| flows.push(flow.hold()));
         if let Some(n) = usize::from(nth).checked_rem(flows.len()) {
-            self.world.engines[usize::from(flows[n].owner().0)].close(&flows[n]);
+            let now = self.world.now;
+            self.world.engines[usize::from(flows[n].owner().0)].close(&flows[n], now);
         }
     }
 
