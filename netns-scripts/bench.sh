@@ -63,6 +63,12 @@ main() {
     check_tools "iproute2 iperf3 wrk nftables haproxy nginx libnginx-mod-stream python3" \
         ip iperf3 wrk nft haproxy nginx python3
     [[ -x $traffic ]] || { echo "bench.sh: there is no traffic; run: cargo build --release --example traffic" >&2; exit 1; }
+    # Debian's nginx has the module in a package of its own.
+    stream=$(find /usr/lib /usr/share -name ngx_stream_module.so 2>/dev/null | head -n 1)
+    if [[ " ${engines[*]} " == *" nginx "* && -z $stream ]] && nginx -V 2>&1 | grep -q stream=dynamic; then
+        echo "bench.sh: nginx has no stream module; run: apt-get install libnginx-mod-stream" >&2
+        exit 1
+    fi
     trap clean EXIT
     trap 'exit 130' INT TERM
     load=$(cut -d' ' -f1 /proc/loadavg)
@@ -206,10 +212,8 @@ END
 }
 
 start_nginx() {
-    local module
-    module=$(find /usr/lib /usr/share -name ngx_stream_module.so 2>/dev/null | head -n 1)
     cat >"$work/stream.conf" <<END
-${module:+load_module $module;}
+${stream:+load_module $stream;}
 daemon off; user root; pid $work/stream.pid; error_log stderr crit; worker_processes $(nproc); worker_rlimit_nofile 20000;
 events { worker_connections 20000; }
 stream { server { listen $vip:9 udp reuseport; proxy_pass $b1:9; proxy_timeout 10s; } }

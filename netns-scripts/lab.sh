@@ -77,7 +77,7 @@ find_lab() {
 find_host() {
     [[ ! -e /run/netns/$lab-$1 ]] || return 0
     local hosts
-    mapfile -t hosts < <(ip netns list | sed -n "s/^$lab-\([a-z0-9]*\)\b.*/\1/p" | sort)
+    mapfile -t hosts < <(ip netns list | cut -d' ' -f1 | sed -n "s/^$lab-//p" | sort)
     echo "lab.sh: there is no $1 in the lab $lab, but: ${hosts[*]:-nothing, it is not up}" >&2
     exit 1
 }

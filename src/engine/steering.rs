@@ -16,18 +16,25 @@ pub fn owner_of_datagram(source: Address, destination: Address, id: u32, workers
     pick(mix(mix(id, source), destination), workers)
 }
 
+/// What [`owner`] multiplies by, for each word and at the end, and how far it then shifts: a steering program does the same.
+pub const FIRST: u32 = 0x9e37_79b1;
+/// See [`FIRST`].
+pub const LAST: u32 = 0x85eb_ca77;
+/// See [`FIRST`].
+pub const SHIFTS: [u32; 2] = [15, 13];
+
 fn mix(mut hash: u32, address: Address) -> u32 {
     for word in address.octets().as_chunks::<4>().0 {
-        hash = (hash ^ u32::from_be_bytes(*word)).wrapping_mul(0x9e37_79b1);
-        hash ^= hash >> 15;
+        hash = (hash ^ u32::from_be_bytes(*word)).wrapping_mul(FIRST);
+        hash ^= hash >> SHIFTS[0];
     }
     hash
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "the product's high half is below `workers`")]
 fn pick(mut hash: u32, workers: u16) -> WorkerId {
-    hash = hash.wrapping_mul(0x85eb_ca77);
-    hash ^= hash >> 13;
+    hash = hash.wrapping_mul(LAST);
+    hash ^= hash >> SHIFTS[1];
     WorkerId(((u64::from(hash) * u64::from(workers)) >> 32) as u16)
 }
 

@@ -11,6 +11,7 @@ use super::announce::{AnnounceError, Announcer};
 use super::netlink::{Netlink, NetlinkError};
 use super::routes::Routes;
 use super::segmenting::Segmenting;
+use super::steering;
 use super::sys;
 use super::tun::{Offloads, Tun, TunConfig, TunError};
 use super::tun_port::TunPort;
@@ -47,6 +48,13 @@ impl Daemon {
         let gateway = &snapshot.gateway;
         let config = TunConfig { name: &gateway.interface, mtu: gateway.mtu, queues: count, offloads };
         let (tun, queues) = Tun::create(&config).map_err(StartError::Tun)?;
+        if let Err(error) = steering::steer(&queues, &snapshot) {
+            log::warn!(
+                "the kernel takes no steering program ({}): it learns which worker a flow is with, which is slower \
+                 beyond 4096 flows",
+                with_remedy(&error)
+            );
+        }
         let addresses = own_addresses(&snapshot);
         let routes = gateway.routes.then(|| Routes::add(&tun, addresses.clone()));
         let routes = routes.transpose().map_err(StartError::Route)?;

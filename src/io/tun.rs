@@ -89,7 +89,8 @@ pub struct Tun {
 
 /// One queue of a TUN, non-blocking. Packets are read and written whole, behind their 10-byte virtio header.
 ///
-/// With several queues the kernel spreads flows by hash, and brings a flow's answers to the queue that wrote it last.
+/// With several queues the kernel does as [`super::steering`] has told it. Until then it spreads flows by hash, and
+/// brings a flow's answers to the queue that wrote it last.
 #[derive(Debug)]
 pub struct TunQueue(File);
 
@@ -144,6 +145,14 @@ impl Drop for Tun {
 }
 
 impl TunQueue {
+    /// Has the kernel pick the queue of each packet by this program, for all queues of the interface.
+    ///
+    /// # Errors
+    /// As [`sys::tun_set_steering`].
+    pub(super) fn steer_by(&self, program: &File) -> io::Result<()> {
+        sys::tun_set_steering(&self.0, program)
+    }
+
     /// Reads one packet with its virtio header; the number of bytes. A buffer of less than 65,545 bytes may cut a packet
     /// short without notice.
     ///

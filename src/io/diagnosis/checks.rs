@@ -5,6 +5,7 @@ use crate::config::{Mode, Service, Snapshot};
 use crate::io::addresses::Kept;
 use crate::io::netlink::{Link, Prefix};
 use crate::io::tun::TunError;
+use crate::io::words::in_words;
 
 impl Host {
     /// The interfaces by which packets come: those of `announce-on`, else all that are up.
@@ -55,6 +56,17 @@ impl Host {
         let found = format!("missing {}{why}", missing.join(", "));
         let remedy = "run as root, or `setcap cap_net_admin,cap_net_raw+ep` on the program".to_owned();
         bad(level, "privileges", found, remedy)
+    }
+
+    /// Without one, several workers hand packets to each other: slower, but right.
+    pub(super) fn steering(&self) -> Finding {
+        match &self.unsteered {
+            None => ok("steering", "the kernel takes programs".to_owned()),
+            Some(error) => {
+                let found = format!("the kernel takes no program that finds a packet's worker: {}", in_words(error));
+                bad(Level::Warn, "steering", found, "CAP_BPF besides, or workers = 1 in [gateway]".to_owned())
+            }
+        }
     }
 
     /// To remove the interface is only the remedy if no gateway serves on it.

@@ -14,6 +14,7 @@ mod tunnels;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -22,6 +23,7 @@ use firewall::Forwarding;
 use sockets::Sockets;
 
 use super::netlink::{AddedRule, Link, LocalAddress, Netlink, NetlinkError, Way};
+use super::steering;
 use super::tun::{self, TunError};
 use crate::config::Snapshot;
 
@@ -67,6 +69,8 @@ pub struct Host {
     tun_device: Option<TunError>,
     /// Effective capabilities, as a bit set; `None` if `/proc` does not tell.
     capabilities: Option<u64>,
+    /// Why the kernel takes no steering program.
+    unsteered: Option<io::Error>,
     links: Vec<Link>,
     addresses: Vec<LocalAddress>,
     rules: Vec<AddedRule>,
@@ -104,9 +108,9 @@ impl Host {
         let paths = of_all.map(str::to_owned).into_iter().chain(each);
         let value = |path: String| Some((path.clone(), fs::read_to_string(format!("/proc/sys/net/{path}")).ok()?));
         let settings = paths.filter_map(value).map(|(path, text)| (path, text.trim().to_owned())).collect();
-        let tun_device = tun::open_device().err();
+        let (tun_device, unsteered) = (tun::open_device().err(), steering::is_possible().err());
         let (capabilities, firewall, sockets) = (effective_capabilities(), Forwarding::read(), Sockets::read());
-        Ok(Self { tun_device, capabilities, links, addresses, rules, firewall, sockets, ways, settings })
+        Ok(Self { tun_device, capabilities, unsteered, links, addresses, rules, firewall, sockets, ways, settings })
     }
 
     /// Judges what was seen; with a configuration, in the light of what that wants and of who answers on its socket. A
@@ -120,7 +124,7 @@ impl Host {
         if let Some(role) = snapshot.filter(|_| !serves).and_then(|snapshot| Role::of(self, snapshot)) {
             return self.as_backend(&role);
         }
-        let mut findings = vec![self.device(), self.privileges(snapshot)];
+        let mut findings = vec![self.device(), self.privileges(snapshot), self.steering()];
         findings.extend(configured.map(|(snapshot, running)| self.interface(&snapshot.gateway.interface, running)));
         let doors = self.doors(snapshot);
         findings.extend(snapshot.into_iter().flat_map(|s| &s.gateway.announce_on).map(|name| self.announcing(name)));

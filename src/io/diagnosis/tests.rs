@@ -37,6 +37,7 @@ fn healthy() -> Host {
     let mut host = Host {
         tun_device: None,
         capabilities: Some(0b11 << 12),
+        unsteered: None,
         links: vec![link(2, "eth0"), link(3, "vlan.5")],
         addresses: vec![LocalAddress { interface: 2, address: [10, 0, 0, 254].into(), prefix_length: 24 }],
         rules: [true, false].map(|v4| AddedRule { v4, by_mark: false }).to_vec(),
@@ -336,4 +337,12 @@ fn the_kernels_devices_take_tunnels_apart_too() {
     host.links.push(Link { kind: "gre".to_owned(), ..link(7, "dsr0") });
     let findings = host.diagnose(Some((&snapshot(&DSR.replace("mtu = 1300\n", "")), &nobody())));
     assert_eq!(findings[1].found, "the kernel's dsr0 takes gre from 10.99.0.10 apart");
+}
+
+#[test]
+fn a_kernel_that_takes_no_program_is_slower_with_several_workers() {
+    let host = Host { unsteered: Some(std::io::Error::from_raw_os_error(libc::EPERM)), ..healthy() };
+    let (level, text) = host.complaint(FULL_NAT);
+    assert_eq!(level, Level::Warn);
+    assert!(text.starts_with("steering: ") && text.contains("CAP_BPF"), "{text}");
 }

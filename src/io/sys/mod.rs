@@ -252,6 +252,51 @@ pub fn tun_set_offload(tun: &File, bits: libc::c_uint) -> io::Result<()> {
     check(unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETOFFLOAD, libc::c_ulong::from(bits)) }).map(drop)
 }
 
+/// `TUNSETSTEERINGEBPF`: the program of [`load_socket_filter`] says which queue of the TUN a packet goes to. The kernel
+/// keeps it for as long as the TUN exists.
+///
+/// # Errors
+/// `EINVAL` for a program of another type.
+pub fn tun_set_steering(tun: &File, program: &File) -> io::Result<()> {
+    let mut program = program.as_raw_fd();
+    // SAFETY: the call reads one int through the pointer, which lives until it returns.
+    check(unsafe { libc::ioctl(tun.as_raw_fd(), TUNSETSTEERINGEBPF, &raw mut program) }).map(drop)
+}
+
+/// `_IOR('T', 224, int)` of linux/if_tun.h.
+const TUNSETSTEERINGEBPF: libc::Ioctl = 0x8004_54e0_u32 as libc::Ioctl;
+
+/// Loads an eBPF program of type `SOCKET_FILTER`, an instruction a word as linux/bpf.h has them.
+///
+/// # Errors
+/// `EPERM` without CAP_BPF where unprivileged programs are forbidden, `EINVAL` or `EACCES` from the verifier, `ENOSYS`.
+pub fn load_socket_filter(program: &[u64]) -> io::Result<File> {
+    /// The beginning of `union bpf_attr` as `BPF_PROG_LOAD` reads it; what is missing counts as zero.
+    #[repr(C)]
+    struct Load {
+        kind: u32,
+        count: u32,
+        instructions: u64,
+        license: u64,
+        log: [u32; 2],
+        log_buffer: u64,
+        kernel_version: u32,
+        flags: u32,
+    }
+    const LOAD: libc::c_int = 5;
+    const SOCKET_FILTER: u32 = 1;
+    let count = u32::try_from(program.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let (instructions, license) = (program.as_ptr() as u64, c"Apache-2.0".as_ptr() as u64);
+    let (log, log_buffer, kernel_version, flags) = ([0; 2], 0, 0, 0);
+    let load = Load { kind: SOCKET_FILTER, count, instructions, license, log, log_buffer, kernel_version, flags };
+    // SAFETY: the attributes are as long as said, and point to `count` instructions of eight bytes and to a string that
+    // ends with zero, all alive until the call returns; the kernel only reads them.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, LOAD, &raw const load, size_of::<Load>()) };
+    let result = RawFd::try_from(result).expect("a descriptor or -1");
+    // SAFETY: a result of the call that is not negative is a new descriptor that nobody else owns.
+    unsafe { new_file(result) }
+}
+
 /// Moves the calling thread (for `CLONE_NEWUSER`: the process, which must have no other thread) into new namespaces.
 ///
 /// # Errors

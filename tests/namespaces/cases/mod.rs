@@ -2,6 +2,7 @@
 
 mod abuse;
 mod affinity;
+mod bench;
 mod bulk;
 mod dsr;
 mod http;
@@ -28,6 +29,7 @@ pub(crate) fn all() -> Vec<Case> {
         scale::cases(),
         abuse::cases(),
         bulk::cases(),
+        bench::cases(),
     ];
     rooms.into_iter().flatten().collect()
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{everything, in_setups};
-use crate::gateway::{Gateway, Service, Setup};
+use crate::gateway::{Gateway, Service, Setup, Tungate};
 use crate::lab::Lab;
 use crate::runner::Case;
 use crate::servers::{self, ECHO};
@@ -27,8 +27,16 @@ fn connections(lab: &Lab, setup: &Setup) {
     if let Gateway::Tungate(gateway) = &gateway {
         let flows = gateway.ask("show flows --count --state established").succeeded();
         assert_eq!(flows.trim(), CONNECTIONS.to_string());
+        assert_steered(gateway);
     }
     client.go_on();
     client.has_printed(&format!("verified {CONNECTIONS}\n"));
     client.finish(Duration::from_secs(30)).succeeded();
+}
+
+/// The kernel has brought every packet to the worker that its flow belongs to.
+fn assert_steered(gateway: &Tungate<'_>) {
+    let workers = gateway.items("show workers");
+    assert!(workers.iter().all(|worker| worker["handed_over"] == 0), "{workers:#?}");
+    assert!(workers.iter().all(|worker| worker["packets_in"].as_u64() > Some(0)), "a worker is idle: {workers:#?}");
 }
