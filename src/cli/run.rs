@@ -34,15 +34,33 @@ pub(super) struct Run {
     /// On SIGTERM, let the flows that still carry something go on for at most this long, and refuse new ones
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = duration)]
     drain: Duration,
+    #[command(flatten)]
+    logging: Logging,
+    /// Take no super-packets from the kernel: to measure what they are worth
+    #[arg(long, hide = true)]
+    without_offloads: bool,
+}
+
+/// What is logged, and how.
+#[derive(Debug, Args)]
+pub(super) struct Logging {
     /// Which records to log
     #[arg(long, value_name = "LEVEL", env = "TUNGATE_LOG", hide_env_values = true, default_value = "info", value_parser = levels())]
     log_level: LevelFilter,
     /// How to log them, on stderr
     #[arg(long, value_name = "FORMAT", default_value = "logfmt")]
     log_format: LogFormat,
-    /// Take no super-packets from the kernel: to measure what they are worth
-    #[arg(long, hide = true)]
-    without_offloads: bool,
+}
+
+impl Logging {
+    /// From here on.
+    pub(super) fn start(&self) {
+        let format = match self.log_format {
+            LogFormat::Logfmt => Format::logfmt(),
+            LogFormat::Json => Format::Json,
+        };
+        log::start(self.log_level, format).expect("a program installs one logger, when it starts its verb");
+    }
 }
 
 /// The names of the levels, each with all that is more important.
@@ -63,11 +81,7 @@ enum LogFormat {
 impl Run {
     pub(super) fn run(&self, _out: &mut dyn Write) -> Result<Exit, Failure> {
         let (snapshot, text) = check::load(&self.config)?;
-        let format = match self.log_format {
-            LogFormat::Logfmt => Format::logfmt(),
-            LogFormat::Json => Format::Json,
-        };
-        log::start(self.log_level, format).expect("this is the only place that installs a logger");
+        self.logging.start();
         let signals = Signals::catch().map_err(|error| Failure::no(error.to_string()))?;
         let server = Server::bind(&snapshot.gateway.admin_socket)
             .map_err(|error| Failure::new(Exit::Refused, error.to_string()))?;

@@ -44,6 +44,7 @@ impl Daemon {
     /// [`StartError`]; nothing is left behind.
     pub fn start(snapshot: Snapshot, offloads: Offloads) -> Result<Self, StartError> {
         refuse_kept(&snapshot)?;
+        warn_of_closed_doors(&snapshot);
         let count = worker_count(snapshot.gateway.workers);
         let gateway = &snapshot.gateway;
         let config = TunConfig { name: &gateway.interface, mtu: gateway.mtu, queues: count, offloads };
@@ -194,6 +195,28 @@ fn refuse_kept(snapshot: &Snapshot) -> Result<(), StartError> {
         log::warn!("{kept}: the kernel keeps its packets; if they are for the gateway: {}", kept.remedy());
     }
     if alone.is_empty() { Ok(()) } else { Err(StartError::Kept(alone)) }
+}
+
+/// What the kernel does not forward never leaves this machine, and comes to the TUN all the same. A single interface may
+/// be open.
+fn warn_of_closed_doors(snapshot: &Snapshot) {
+    let v4 = ["ipv4/conf", "forwarding", "net.ipv4.ip_forward"];
+    let v6 = ["ipv6/conf", "force_forwarding", "net.ipv6.conf.all.forwarding"];
+    let read = |path: String| std::fs::read_to_string(path).is_ok_and(|value| value.trim() == "1");
+    for (is_v4, [folder, setting, remedy]) in [(true, v4), (false, v6)] {
+        if !snapshot.addresses().any(|(prefix, _)| prefix.address().is_ipv4() == is_v4) {
+            continue;
+        }
+        let folder = format!("/proc/sys/net/{folder}");
+        let interfaces = std::fs::read_dir(&folder).into_iter().flatten().flatten();
+        let open = interfaces.into_iter().any(|interface| read(interface.path().join(setting).display().to_string()));
+        if !open && !read(format!("{folder}/all/forwarding")) {
+            let family = if is_v4 { "IPv4" } else { "IPv6" };
+            log::warn!(
+                "{family} forwarding is off: packets come to the gateway and leave nowhere; sysctl -w {remedy}=1"
+            );
+        }
+    }
 }
 
 /// How many workers that is on this machine.

@@ -7,18 +7,18 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use ::log::LevelFilter;
 use clap::Args;
 use mio::{Events, Interest, Poll, Token};
 use signal_hook_mio::v1_0::Signals;
 
 use super::check;
 use super::exit::{Exit, Failure};
+use super::run::Logging;
 use crate::config::{Mode, Snapshot};
 use crate::io::decap::{Counts, Decap, DecapConfig, DecapError, Refusal};
-use crate::io::log::{self, Format};
 use crate::io::netlink::Prefix;
 use crate::io::sys::{self, Waker};
+use crate::wire::Address;
 use crate::wire::tunnel::Encapsulation;
 
 /// Take packets out of a gateway's tunnels, on a backend of a service with mode = "dsr"
@@ -33,19 +33,19 @@ use crate::wire::tunnel::Encapsulation;
                         tungate decap -c tungate.toml --print-kernel             let the kernel do it")]
 pub(super) struct Decapsulate {
     /// The gateway's configuration file: its DSR services' addresses, its source addresses
-    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["vip", "from", "encapsulation", "gre_key"], required_unless_present = "vip")]
+    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["vip", "from", "encapsulation", "gre_key"])]
     config: Option<PathBuf>,
     /// The service's address, or a range of them; may be given again
-    #[arg(long, value_name = "ADDRESS", requires = "from")]
+    #[arg(long, value_name = "ADDRESS")]
     vip: Vec<Prefix>,
     /// The gateway's source address: only what comes from there is taken apart; may be given again
-    #[arg(long, value_name = "GATEWAY", requires = "vip")]
+    #[arg(long, value_name = "GATEWAY")]
     from: Vec<IpAddr>,
-    /// What to take apart [default: all three]
+    /// What to take apart: gre, ipip or gue, or several with commas [default: all three]
     #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = encapsulation)]
     encapsulation: Vec<Encapsulation>,
     /// The key of GRE packets, if the gateway's `gre-key` is set: packets with another one, or none, are refused
-    #[arg(long, value_name = "KEY", requires = "vip")]
+    #[arg(long, value_name = "KEY")]
     gre_key: Option<u32>,
     /// Name of the TUN
     #[arg(long, value_name = "NAME", default_value = "tungate-decap")]
@@ -53,6 +53,8 @@ pub(super) struct Decapsulate {
     /// Print the commands with which the kernel does it, and end
     #[arg(long)]
     print_kernel: bool,
+    #[command(flatten)]
+    logging: Logging,
 }
 
 fn encapsulation(text: &str) -> Result<Encapsulation, String> {
@@ -67,12 +69,12 @@ impl Decapsulate {
             kernel::print(&config, out)?;
             return Ok(Exit::Yes);
         }
-        log::start(LevelFilter::Info, Format::logfmt()).expect("this is the only place that installs a logger");
+        self.logging.start();
         // Caught from here on: whoever is told to end removes what it has added.
         let signals = Signals::new([libc::SIGTERM, libc::SIGINT, libc::SIGHUP]).map_err(|error| system(&error))?;
         let stop = Arc::new(Waker::new().map_err(|error| system(&error))?);
         let decap = Decap::start(&config).map_err(|error| not_started(&error))?;
-        ::log::info!("taking {} apart", summary(&config));
+        ::log::info!("taking {config} apart");
         warn_of_filters(&config);
         wake_on(signals, Arc::clone(&stop)).map_err(|error| system(&error))?;
         let counts = decap.run(&stop).map_err(|error| system(&error))?;
@@ -84,6 +86,7 @@ impl Decapsulate {
     fn what(&self) -> Result<DecapConfig, Failure> {
         let interface = self.interface.clone();
         let Some(file) = &self.config else {
+            self.refuse_nonsense()?;
             let mut encapsulations =
                 if self.encapsulation.is_empty() { Encapsulation::ALL.to_vec() } else { self.encapsulation.clone() };
             if let Some(key) = self.gre_key {
@@ -100,6 +103,24 @@ impl Decapsulate {
             return Err(Failure::no(format!("{}: no service has `mode = \"dsr\"`", file.display())));
         }
         Ok(config)
+    }
+
+    /// What of the command line cannot name a tunnel.
+    fn refuse_nonsense(&self) -> Result<(), Failure> {
+        if self.vip.is_empty() || self.from.is_empty() {
+            let failure = Failure::new(Exit::Usage, "which tunnels?");
+            return Err(failure.help("-c FILE (the gateway's file), or --vip ADDRESS with --from GATEWAY"));
+        }
+        let nobodys = |vip: &&Prefix| !Address::from(vip.address()).is_host() && vip.length() > 0;
+        if let Some(vip) = self.vip.iter().find(nobodys) {
+            let failure = Failure::new(Exit::Usage, format!("{} is no address that clients can ask", vip.address()));
+            return Err(failure.help("--vip takes the address of the service, as in its `listen`"));
+        }
+        if let Some(gateway) = self.from.iter().find(|gateway| self.vip.iter().any(|vip| vip.contains(**gateway))) {
+            let failure = Failure::new(Exit::Usage, format!("{gateway} is a VIP and the gateway's source address"));
+            return Err(failure.help("--from takes one of `source-addresses`"));
+        }
+        Ok(())
     }
 }
 
@@ -143,31 +164,14 @@ fn wake_on(mut signals: Signals, stop: Arc<Waker>) -> io::Result<()> {
     sys::spawn("signals", wait).map(drop)
 }
 
-fn summary(config: &DecapConfig) -> String {
-    let join = |items: Vec<String>| items.join(", ");
-    format!(
-        "{} from {} for {}",
-        join(config.encapsulations.iter().map(named).collect()),
-        join(config.from.iter().map(ToString::to_string).collect()),
-        join(config.vips.iter().map(ToString::to_string).collect()),
-    )
-}
-
-fn named(encapsulation: &Encapsulation) -> String {
-    match encapsulation {
-        Encapsulation::KeyedGre(key) => format!("gre with key {key}"),
-        Encapsulation::Gre | Encapsulation::Ipip | Encapsulation::Gue => encapsulation.name().to_owned(),
-    }
-}
-
-/// `stopped: 12 packets delivered, 3 refused (3 not for a VIP)`.
+/// `stopped: 12 packets handed to the kernel, 3 refused (3 not for a VIP)`.
 fn told(counts: &Counts) -> String {
     let refused: u64 = counts.refused.iter().sum();
     let reasons = Refusal::ALL.iter().zip(counts.refused).filter(|(_, count)| *count > 0);
     let reasons: Vec<String> = reasons.map(|(reason, count)| format!("{count} {}", reason.meaning())).collect();
     let why = if reasons.is_empty() { String::new() } else { format!(" ({})", reasons.join(", ")) };
     let failed = if counts.failed > 0 { format!(", {} lost by the kernel", counts.failed) } else { String::new() };
-    format!("stopped: {} packets delivered, {refused} refused{why}{failed}", counts.delivered)
+    format!("stopped: {} packets handed to the kernel, {refused} refused{why}{failed}", counts.delivered)
 }
 
 /// A decapsulator that did not start, told as it is.

@@ -13,10 +13,12 @@ use std::fs::File;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
+use std::time::Duration;
 
 use super::netlink::{NetlinkError, Prefix};
 use super::sys::{self, Waker};
 use super::tun::{Offloads, Tun, TunConfig, TunError, TunQueue};
+use crate::engine::Instant;
 use crate::wire::tunnel::{Encapsulation, GUE_PORT};
 use crate::wire::{OFFLOAD_LEN, Protocol};
 
@@ -43,6 +45,23 @@ pub struct DecapConfig {
     pub vips: Vec<Prefix>,
 }
 
+impl fmt::Display for DecapConfig {
+    /// `gre, ipip from 10.99.0.10 for 192.0.2.10/32`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let named = |encapsulation: &Encapsulation| match encapsulation {
+            Encapsulation::KeyedGre(key) => format!("gre with key {key}"),
+            Encapsulation::Gre | Encapsulation::Ipip | Encapsulation::Gue => encapsulation.name().to_owned(),
+        };
+        let join = |items: Vec<String>| items.join(", ");
+        let (encapsulations, from, vips) = (
+            join(self.encapsulations.iter().map(named).collect()),
+            join(self.from.iter().map(ToString::to_string).collect()),
+            join(self.vips.iter().map(ToString::to_string).collect()),
+        );
+        write!(f, "{encapsulations} from {from} for {vips}")
+    }
+}
+
 /// A running decapsulator. Dropping it removes the TUN, and the VIPs that it added.
 #[derive(Debug)]
 pub struct Decap {
@@ -50,6 +69,7 @@ pub struct Decap {
     queue: TunQueue,
     gate: Gate,
     counts: Counts,
+    complaints: Complaints,
     _vips: Vips,
     _tun: Tun,
 }
@@ -63,6 +83,26 @@ pub struct Counts {
     pub failed: u64,
     /// Refused, by reason.
     pub refused: [u64; Refusal::ALL.len()],
+}
+
+/// Says what is refused, since nobody else would: the first packet of each kind, and then one a minute.
+#[derive(Debug)]
+struct Complaints {
+    taken: String,
+    told: [Option<Instant>; Refusal::ALL.len()],
+}
+
+impl Complaints {
+    const SILENCE: Duration = Duration::from_secs(60);
+
+    fn tell(&mut self, refusal: Refusal, sender: IpAddr) {
+        let (now, told) = (sys::now(), &mut self.told[refusal as usize]);
+        if told.is_some_and(|told| now.since(told) < Self::SILENCE) {
+            return;
+        }
+        *told = Some(now);
+        log::warn!("refused a packet of {sender}: {}; taken is {}", refusal.meaning(), self.taken);
+    }
 }
 
 /// A socket that wrapped packets come through.
@@ -107,6 +147,7 @@ impl Decap {
             queue: queues.remove(0),
             gate: Gate::new(&config.encapsulations, &config.from, &config.vips),
             counts: Counts::default(),
+            complaints: Complaints { taken: config.to_string(), told: [None; Refusal::ALL.len()] },
             _vips: vips,
             _tun: tun,
         })
@@ -150,7 +191,10 @@ impl Decap {
                     Err(error) if error.raw_os_error() == Some(libc::EBADFD) => return Err(error),
                     Err(_) => self.counts.failed += 1,
                 },
-                Err(refusal) => self.counts.refused[refusal as usize] += 1,
+                Err(refusal) => {
+                    self.counts.refused[refusal as usize] += 1;
+                    self.complaints.tell(refusal, received.source);
+                }
             }
         }
         Ok(())
@@ -233,6 +277,11 @@ impl fmt::Display for DecapError {
                 let error = super::words::in_words(error);
                 write!(f, "no socket for {}: {error}", encapsulation.name())
             }
+            Self::Tun(TunError::NameTaken(name)) => write!(
+                f,
+                "an interface named {name} exists already: if another decap has it, end that one, or take another name with \
+                 --interface NAME"
+            ),
             Self::Tun(error) => error.fmt(f),
             Self::Vips(error) => error.fmt(f),
         }

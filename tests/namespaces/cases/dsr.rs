@@ -39,6 +39,7 @@ pub(super) fn cases() -> Vec<Case> {
     cases.push(case("dsr_backends_are_silent_about_a_vip_of_their_own_network", &[], way, arp));
     cases.push(case("dsr_a_gateway_is_no_backend", &[], way, on_the_gateway));
     cases.push(case("dsr_a_backend_that_takes_nothing_apart_is_named", &["curl"], way, forgotten));
+    cases.push(case("dsr_a_decap_tells_what_it_refuses", &["curl"], way, refused));
     let v6 = all().filter(|way| way.inner == Family::V6);
     cases.extend(v6.map(|way| case("dsr_uploads_over_the_least_link_of_ipv6", &["iperf3"], way, least_link)));
     cases
@@ -133,7 +134,7 @@ fn curl(lab: &Lab, way: &Way) {
     for mut decap in decaps {
         decap.signal("TERM");
         let said = decap.finish(PATIENCE).stderr;
-        assert!(said.contains("packets delivered, 0 refused"), "{said}");
+        assert!(said.contains("packets handed to the kernel, 0 refused"), "{said}");
     }
     let left = lab.backend("b1").run("ip -o address show dev lo").succeeded();
     assert!(!left.contains(way.vip()), "decap leaves the VIP behind: {left}");
@@ -231,9 +232,25 @@ fn forgotten(lab: &Lab, way: &Way) {
     let found = doctor().succeeded();
     assert!(found.starts_with("ok    role     backend all/b1 (10.0.0.1)"), "{found}");
     assert!(found.contains("a program takes gre from 10.99.0.10 apart"), "{found}");
+    let second = lab.backend("b1").run(&format!("{} decap -c {}", env!("CARGO_BIN_EXE_tungate"), file.display()));
+    assert_eq!(second.status.code(), Some(4), "{}", second.stderr);
+    assert!(second.stderr.contains("if another decap has it"), "{}", second.stderr);
     decap.signal("TERM");
     let said = decap.finish(PATIENCE).stderr;
     assert!(said.contains("192.0.2.10/32 is on the loopback already, and stays there"), "{said}");
+}
+
+/// What is refused is told, not only counted: here the gateway's packets, by who was told of another one.
+fn refused(lab: &Lab, way: &Way) {
+    let _gateway = Tungate::start(lab, &way.configuration(&["b1"]));
+    let line = "decap --vip 192.0.2.10 --from 10.99.0.11 --encapsulation gre";
+    let decap = lab.backend("b1").start(&format!("{} {line}", env!("CARGO_BIN_EXE_tungate")));
+    wait_for("decap's complaint", || {
+        lab.client().run("curl -s --max-time 1 http://192.0.2.10/");
+        let expected =
+            "refused a packet of 10.99.0.10: not from the gateway; taken is gre from 10.99.0.11 for 192.0.2.10/32";
+        decap.stderr().contains(expected).then_some(())
+    });
 }
 
 fn upload(lab: &Lab, way: &Way) {

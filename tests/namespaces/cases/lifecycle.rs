@@ -25,6 +25,7 @@ pub(super) fn cases() -> Vec<Case> {
     let keeping = [Setup { engine: Engine::Tungate { workers: 1 }, family: Family::V4, nat: Nat::Destination }];
     let one = [Setup { engine: Engine::Tungate { workers: 1 }, family: Family::V4, nat: Nat::Full }];
     cases.extend(in_setups("a_signal_at_the_start_leaves_nothing", &[], one, signal_at_the_start));
+    cases.extend(in_setups("forwarding_that_is_off_is_told", &[], one, without_forwarding));
     cases.extend(in_setups("a_closed_terminal_ends_nothing", &[], one, hung_up));
     cases.extend(in_setups("a_second_gateway_spares_the_first", &[], one, second_gateway));
     cases.extend(in_setups("a_firewall_that_forwards_nothing_is_named", &["curl", "nft", "nginx"], one, closed));
@@ -236,4 +237,18 @@ fn announced(lab: &Lab, setup: &Setup) {
     }
     let answer = lab.client().run(&format!("curl -sS --globoff --max-time 5 http://{at}/")).succeeded();
     assert_eq!(answer, format!("b1 {}\n", setup.seen_source()));
+}
+
+/// Packets would come to the TUN and go nowhere.
+fn without_forwarding(lab: &Lab, _: &Setup) {
+    const FILE: &str = "[gateway]\nsource-addresses = [\"10.99.0.10\"]\n";
+    for (value, told) in [("0", true), ("1", false)] {
+        lab.gateway().run(&format!("sysctl -qw net.ipv4.ip_forward={value}")).succeeded();
+        let mut gateway = Tungate::start(lab, FILE);
+        let said = gateway.said();
+        assert_eq!(said.contains("IPv4 forwarding is off: "), told, "{said}");
+        assert!(!said.contains("IPv6 forwarding"), "nothing of IPv6 is served: {said}");
+        gateway.signal("TERM");
+        gateway.ended();
+    }
 }
