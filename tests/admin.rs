@@ -23,6 +23,7 @@ const CONFIG: &str = r#"
 name = "gw-test"
 source-addresses = ["10.99.0.10"]
 admin-socket = "SOCKET"
+state-dir = "STATE"
 
 [[service]]
 name = "dns"
@@ -56,7 +57,11 @@ impl Place {
         fs::create_dir_all(&folder).unwrap();
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
         let socket = folder.join("admin.sock");
-        fs::write(folder.join("tungate.toml"), CONFIG.replace("SOCKET", socket.to_str().unwrap())).unwrap();
+        fs::write(
+            folder.join("tungate.toml"),
+            CONFIG.replace("SOCKET", socket.to_str().unwrap()).replace("STATE", folder.to_str().unwrap()),
+        )
+        .unwrap();
         let place = Self { namespace: Namespace::new().unwrap(), folder };
         place.address(CLIENT, true);
         Some(place)
@@ -142,8 +147,12 @@ impl Daemon {
     }
 
     fn terminate(&self) {
+        self.signal("TERM");
+    }
+
+    fn signal(&self, name: &str) {
         let pid = self.process.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        assert!(Command::new("kill").args([&format!("-{name}"), &pid]).status().unwrap().success());
     }
 
     fn wait_until(&mut self, what: &str, done: impl Fn(&Self) -> bool) {
@@ -203,6 +212,90 @@ fn flows_are_shown_explained_and_killed() {
     daemon.query_from(40_000);
 }
 
+impl Daemon {
+    /// Changes the daemon's file.
+    fn edit(&self, change: impl Fn(String) -> String) {
+        let file = self.place.folder.join("tungate.toml");
+        fs::write(&file, change(fs::read_to_string(&file).unwrap())).unwrap();
+    }
+
+    /// What the kernel would do with a packet for the address.
+    fn is_routed(&self, address: &str) -> bool {
+        let way = || Netlink::open().unwrap().way_to(address.parse().unwrap());
+        self.place.namespace.run(way).unwrap().is_ok_and(|way| way.interface.is_some())
+    }
+
+    /// Ends it, and starts another one in its place.
+    fn restart(&mut self) {
+        self.terminate();
+        self.process.wait().unwrap();
+        let mut command = self.place.run();
+        self.process = self.place.namespace.run(|| command.stderr(Stdio::null()).spawn().unwrap()).unwrap();
+        self.wait_until("it answers", |daemon| daemon.ask(&["show", "services"]).status.success());
+    }
+}
+
+#[test]
+fn a_reload_changes_routes_and_keeps_flows_and_a_bad_one_nothing() {
+    let Some(mut daemon) = Daemon::start("a_reload_changes_routes") else { return };
+    daemon.query_from(40_000);
+    daemon.edit(|text| text.replace("192.0.2.10:53", "192.0.2.53:53").replace("192.0.2.10:80", "192.0.2.80:80"));
+    let plan = daemon.told(&["plan"]);
+    assert!(plan.contains("+ service dns: listen 192.0.2.53:53\n- service dns: listen 192.0.2.10:53\n"), "{plan}");
+    assert!(plan.ends_with("flows: 1 kept, 0 drained, 0 lost\n"), "{plan}");
+    assert!(!daemon.is_routed("192.0.2.53"), "a plan changes nothing");
+    assert_eq!(
+        daemon.told(&["reload", "--confirm", "1h"]),
+        plan + "taken back in 1h unless `tungate confirm` is called\n"
+    );
+    assert!(daemon.is_routed("192.0.2.53") && daemon.is_routed("192.0.2.80"));
+    assert!(daemon.is_routed("192.0.2.10"), "a flow still has it");
+    assert_eq!(daemon.ask(&["confirm"]).status.code(), Some(0));
+    assert_eq!(daemon.ask(&["confirm"]).status.code(), Some(1));
+    daemon.ask(&["flows", "kill", "--all"]);
+    daemon.wait_until("the old route is gone", |daemon| !daemon.is_routed("192.0.2.10"));
+
+    daemon.edit(|text| text.replace("protocol = ", "protocoll = "));
+    let (exit, said) = code(&daemon.ask(&["reload"]));
+    assert!(exit == Some(1) && said.contains("error[E002]") && said.contains("tungate.toml:11:1"), "{said}");
+    assert!(daemon.is_routed("192.0.2.53"));
+    assert!(daemon.told(&["show", "config", "--rejected"]).contains("protocoll"));
+    assert_eq!(daemon.told(&["rollback"]).lines().count(), 5, "two addresses there and back, and the flows");
+    assert!(daemon.is_routed("192.0.2.10"));
+    let causes: Vec<_> = daemon.items(&["history"]).iter().map(|row| row["cause"].clone()).collect();
+    assert_eq!(causes, ["rollback", "reload", "start"]);
+
+    daemon.edit(|text| text.replace("protocoll = ", "protocol = "));
+    daemon.signal("HUP");
+    daemon.wait_until("it has reloaded", |daemon| daemon.is_routed("192.0.2.53"));
+}
+
+#[test]
+fn what_the_operator_says_outlives_a_reload_and_a_restart() {
+    let Some(mut daemon) = Daemon::start("what_the_operator_says") else { return };
+    assert_eq!(daemon.ask(&["drain", "web/b1", "--for", "1h", "--reason", "disk"]).status.code(), Some(0));
+    assert_eq!(daemon.ask(&["weight", "web/b2", "7"]).status.code(), Some(0));
+    let shown = |daemon: &Daemon| {
+        let rows = daemon.items(&["show", "backends", "--service", "web"]);
+        let of = |row: &Value| (row["admin"].clone(), row["admin_reason"].clone(), row["weight"].clone());
+        rows.iter().filter(|row| row["config"] == "present").map(of).collect::<Vec<_>>()
+    };
+    let expected: Vec<(Value, Value, Value)> =
+        vec![("drain".into(), "disk".into(), 1.into()), ("enabled".into(), Value::Null, 7.into())];
+    assert_eq!(shown(&daemon), expected);
+    daemon.edit(|text| {
+        text.replace("name = \"b1\", address = \"10.0.0.1:8080\"", "name = \"one\", address = \"10.0.0.1:8080\"")
+    });
+    assert_eq!(daemon.ask(&["reload"]).status.code(), Some(0));
+    assert_eq!(shown(&daemon), expected);
+    daemon.restart();
+    assert_eq!(shown(&daemon), expected);
+    assert_eq!(daemon.ask(&["enable", "web/one"]).status.code(), Some(0));
+    assert_eq!(daemon.ask(&["weight", "web/b2", "configured"]).status.code(), Some(0));
+    assert!(shown(&daemon).iter().all(|row| row.0 == "enabled" && row.2 == 1));
+    assert_eq!(code(&daemon.ask(&["drain", "web/b3"])).0, Some(1));
+}
+
 #[test]
 fn listings_have_the_fields_of_the_interface() {
     let Some(mut daemon) = Daemon::start("listings_have_the_fields_of_the_interface") else { return };
@@ -222,10 +315,11 @@ fn listings_have_the_fields_of_the_interface() {
         &["show", "services"],
         &[&service[..], &traffic, &["flows_opened", "flows_refused", "affinity_clients"]].concat(),
     );
-    let backend = ["service", "name", "address", "weight", "backup", "config", "admin", "admin_reason", "health"];
+    let backend = ["service", "name", "address", "weight", "weight_configured", "backup", "config", "health"];
+    let admin = ["admin", "admin_reason", "admin_age_s", "admin_left_s", "health_age_s"];
     fields(
         &["show", "backends"],
-        &[&backend[..], &traffic, &["health_reason", "flows", "flows_opened", "unreachable"]].concat(),
+        &[&backend[..], &admin, &traffic, &["health_reason", "flows", "flows_opened", "unreachable"]].concat(),
     );
     let flow = ["protocol", "client", "listen", "service", "backend", "source", "state", "age_s", "idle_s"];
     fields(&["show", "flows"], &[&flow[..], &["packets", "bytes", "synced"]].concat());

@@ -1,4 +1,4 @@
-//! Answers, made from what the workers share. Nothing here waits, and nothing but `KillFlows` changes anything.
+//! Answers, made from what the workers share. Nothing here waits, and only what is asked to changes anything.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -6,9 +6,10 @@ use std::sync::Arc;
 use super::explain::explain;
 use super::filter::FlowFilter;
 use super::rows::{BackendRow, ConfigRow, CountRow, DropRow, FlowRow, ServiceRow, WorkerRow};
-use super::{Request, Response, Responses, hex};
-use crate::config::{self, BackendId, Balance, Mode, ServiceId, Snapshot};
-use crate::control::Controller;
+use super::{Request, Response, Responses, hex, operate};
+use crate::config::{self, BackendId, Mode, ServiceId, Snapshot};
+use crate::control::history::Source;
+use crate::control::{Admit, Controller};
 use crate::engine::conntrack::{Direction, Flow, FlowRef, State as FlowState};
 use crate::engine::{DropReason, Instant, Shared};
 use crate::wire::Prefix;
@@ -19,28 +20,28 @@ const FLOWS_A_PART: usize = 256;
 /// What questions are answered from.
 pub struct State<'a> {
     /// Who decides what each backend is for new flows.
-    pub controller: &'a Controller,
+    pub controller: &'a mut Controller,
     /// Has a flow ended by the worker that owns it.
     pub end_flow: &'a dyn Fn(FlowRef),
     /// When the daemon started.
     pub started: Instant,
     /// The time.
     pub now: Instant,
-    /// File of the configuration in force.
-    pub file: &'a str,
-    /// Its text.
-    pub text: &'a str,
+    /// Reads the file that the daemon was started with.
+    pub read_file: &'a dyn Fn() -> Result<Source, String>,
+    /// Says why the machine cannot take a configuration, if it cannot.
+    pub admit: Admit<'a>,
 }
 
 impl std::fmt::Debug for State<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("State").field("now", &self.now).field("file", &self.file).finish_non_exhaustive()
+        f.debug_struct("State").field("now", &self.now).finish_non_exhaustive()
     }
 }
 
 /// Answers a question.
-pub fn answer(request: Request, state: &State<'_>) -> Responses {
-    let (shared, snapshot) = (state.controller.shared(), state.controller.snapshot());
+pub fn answer(request: Request, state: &mut State<'_>) -> Responses {
+    let (shared, snapshot) = (&Arc::clone(state.controller.shared()), state.controller.snapshot());
     let one = |response| -> Responses { Box::new(std::iter::once(response)) };
     match request {
         Request::ShowServices => one(Response::Services(services(state.controller, &snapshot, state.now))),
@@ -64,17 +65,25 @@ pub fn answer(request: Request, state: &State<'_>) -> Responses {
         }),
         Request::ShowWorkers => one(Response::Workers(workers(state))),
         Request::ShowDrops => one(Response::Drops(drops(shared))),
-        Request::ShowConfig => one(Response::Config(ConfigRow {
-            name: snapshot.gateway.name.clone(),
-            generation: snapshot.generation,
-            file: state.file.to_owned(),
-            text: state.text.to_owned(),
-        })),
+        Request::ShowConfig => one(Response::Config(config(state.controller, &snapshot))),
+        Request::ShowHistory => one(operate::history(state.controller)),
+        Request::ShowRejected => one(operate::rejected(state.controller)),
+        Request::Plan { source } => one(operate::plan(state, source)),
+        Request::Reload { confirm_s } => one(operate::reload(state, confirm_s)),
+        Request::Confirm => one(operate::confirm(state)),
+        Request::Rollback { steps } => one(operate::rollback(state, steps)),
+        Request::Operate(said) => one(operate::operate(state, said)),
         Request::Explain(probe) => one(match hex::decode(&probe.packet) {
             Some(mut packet) => Response::Explained(Box::new(explain(shared, &mut packet, state.now))),
             None => Response::Refused("the packet is not written in pairs of hexadecimal digits".to_owned()),
         }),
     }
+}
+
+fn config(controller: &Controller, snapshot: &Snapshot) -> ConfigRow {
+    let source = controller.history().back(0).map(|applied| applied.source.clone()).unwrap_or_default();
+    let (name, generation) = (snapshot.gateway.name.clone(), snapshot.generation);
+    ConfigRow { name, generation, file: source.file, text: source.text }
 }
 
 fn services(controller: &Controller, snapshot: &Snapshot, now: Instant) -> Vec<ServiceRow> {
@@ -94,7 +103,7 @@ fn services(controller: &Controller, snapshot: &Snapshot, now: Instant) -> Vec<S
             listen: service.listen.iter().map(ToString::to_string).collect(),
             protocol: service.protocol.to_string(),
             mode: mode(service.mode).to_owned(),
-            balance: balance(service.balance).to_owned(),
+            balance: service.balance.name().to_owned(),
             backends_up: backends().filter(|(_, b)| controller.standing(snapshot, b).share() > 0).count() as u64,
             backends_total: backends().count() as u64,
             flows: flows.get(&id).copied().unwrap_or(0),
@@ -111,7 +120,7 @@ fn services(controller: &Controller, snapshot: &Snapshot, now: Instant) -> Vec<S
 }
 
 fn backends(state: &State<'_>, snapshot: &Snapshot, service: Option<&str>) -> Response {
-    let (controller, shared) = (state.controller, state.controller.shared());
+    let (controller, shared) = (&*state.controller, state.controller.shared());
     let wanted = match service.map(|name| snapshot.find_service(name)).transpose() {
         Ok(wanted) => wanted,
         Err(not_found) => return Response::NotFound(not_found),
@@ -221,17 +230,6 @@ fn mode(mode: Mode) -> &'static str {
     match mode {
         Mode::Nat { .. } => "nat",
         Mode::Dsr { .. } => "dsr",
-    }
-}
-
-fn balance(balance: Balance) -> &'static str {
-    match balance {
-        Balance::Maglev => "maglev",
-        Balance::RoundRobin => "round-robin",
-        Balance::Random => "random",
-        Balance::LeastConnections => "least-connections",
-        Balance::PowerOfTwo => "power-of-two",
-        Balance::SourceHash => "source-hash",
     }
 }
 

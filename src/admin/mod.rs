@@ -9,15 +9,20 @@ mod describe;
 mod explain;
 mod filter;
 pub mod hex;
+mod operate;
 mod rows;
 
 use serde::{Deserialize, Serialize};
+
+use crate::control::history::Source;
+use crate::control::overrides::Operation;
 
 pub use answer::{State, answer};
 pub use explain::{explain, reason, word};
 pub use filter::FlowFilter;
 pub use rows::{
-    BackendRow, BenchRow, ConfigRow, CountRow, DropRow, Explanation, FlowRow, Probe, ServiceRow, Stage, WorkerRow,
+    BackendRow, BenchRow, ChangeRow, ConfigRow, CountRow, DropRow, Explanation, FlowRow, HistoryRow, PlanRow, Probe,
+    RejectedRow, ServiceRow, Stage, WorkerRow,
 };
 
 /// Version of the lines on the socket. Fields and requests are added within a version; a change of meaning makes a new
@@ -58,6 +63,44 @@ pub enum Request {
     KillFlows(FlowFilter),
     /// What the engine would do with this packet, without doing it.
     Explain(Probe),
+    /// What another configuration would change: this one, or that of the daemon's file.
+    Plan {
+        /// The configuration.
+        source: Option<Source>,
+    },
+    /// Puts the configuration of the daemon's file in force.
+    Reload {
+        /// Seconds until it is taken back, if it is not confirmed.
+        confirm_s: Option<u64>,
+    },
+    /// Keeps the configuration in force.
+    Confirm,
+    /// Puts that configuration in force again which was so many changes ago.
+    Rollback {
+        /// How many.
+        steps: u64,
+    },
+    /// The configurations that were in force.
+    ShowHistory,
+    /// The last configuration, if it was refused.
+    ShowRejected,
+    /// The operator says something of a backend.
+    Operate(Operate),
+}
+
+/// What the operator says of a backend.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Operate {
+    /// `SERVICE/BACKEND`.
+    pub backend: String,
+    /// What.
+    pub operation: Operation,
+    /// Seconds until it is over by itself.
+    pub for_s: Option<u64>,
+    /// Why.
+    pub reason: Option<String>,
+    /// Whether its flows are ended.
+    pub cut: bool,
 }
 
 /// One line of an answer.
@@ -91,6 +134,16 @@ pub enum Response {
     Config(ConfigRow),
     /// To [`Request::Explain`].
     Explained(Box<Explanation>),
+    /// To [`Request::Plan`], [`Request::Reload`] and [`Request::Rollback`].
+    Plan(Box<PlanRow>),
+    /// To [`Request::ShowHistory`].
+    History(Vec<HistoryRow>),
+    /// To [`Request::ShowRejected`].
+    Rejected(Box<RejectedRow>),
+    /// It is done, and there is nothing more to say.
+    Done,
+    /// The configuration cannot be used, and nothing was changed: what is wrong with it, for a person.
+    Invalid(String),
     /// Nothing of this name exists: a sentence that says what does.
     NotFound(String),
     /// The daemon will not, or does not understand: a sentence that says why.

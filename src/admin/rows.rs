@@ -182,6 +182,64 @@ pub struct ConfigRow {
     pub text: String,
 }
 
+/// The item of a `Plan`: from the configuration in force to another one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanRow {
+    /// What changes, in the order of the new configuration; what is removed last.
+    pub changes: Vec<ChangeRow>,
+    /// Flows that go on as they do.
+    pub flows_kept: u64,
+    /// Flows of what is removed: they go on, and no other takes their place.
+    pub flows_drained: u64,
+    /// Flows that are cut: none in this version.
+    pub flows_lost: u64,
+    /// Whether something takes effect only at the next start.
+    pub needs_restart: bool,
+    /// What is doubtful in the new configuration, for a person.
+    pub warnings: Option<String>,
+}
+
+/// One change of a [`PlanRow`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangeRow {
+    /// `+`, `-` or `~`.
+    pub sign: String,
+    /// What changes: `service web`, `backend web/b1`, `timeouts`, `gateway`.
+    pub subject: String,
+    /// How.
+    pub change: String,
+    /// `added`, `drained`, `in-place`, `new-flows` or `restart`.
+    pub effect: String,
+}
+
+/// Item of a `HistoryList`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HistoryRow {
+    /// How many changes ago it was in force; 0: it is.
+    pub steps: u64,
+    /// When it was put in force, seconds since 1970.
+    pub at: u64,
+    /// `start`, `reload`, `rollback` or `unconfirmed`.
+    pub cause: String,
+    /// File it was read from.
+    pub file: String,
+    /// The text as it was applied.
+    pub text: String,
+}
+
+/// The item of a `RejectedConfig`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RejectedRow {
+    /// When it was refused, seconds since 1970.
+    pub at: u64,
+    /// File it was read from.
+    pub file: String,
+    /// Its text.
+    pub text: String,
+    /// What is wrong with it, for a person.
+    pub report: String,
+}
+
 /// Item of a `BenchList`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BenchRow {

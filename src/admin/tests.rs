@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::*;
 use crate::config;
 use crate::control::Controller;
+use crate::control::history::History;
 use crate::engine::conntrack::{Direction, FlowRef};
 use crate::engine::{Engine, Instant, NoTrace, Shared, Verdict, WorkerId};
 use crate::wire::build::{self, Tcp};
@@ -30,7 +31,7 @@ backends = [{ name = "b1", address = "10.0.0.1", weight = 0, backup = true }, { 
 "#;
 
 struct World {
-    controller: Controller,
+    controller: RefCell<Controller>,
     engine: Engine,
     ended: RefCell<Vec<FlowRef>>,
 }
@@ -45,7 +46,10 @@ impl World {
     fn new() -> Self {
         let shared = Shared::new(config::load(CONFIG, "test.toml", None, "host").unwrap(), 1, 7);
         let engine = Engine::new(&shared, WorkerId(0), STARTED);
-        Self { controller: Controller::new(shared, Duration::ZERO), engine, ended: RefCell::default() }
+        let mut controller = Controller::new(shared, Duration::ZERO);
+        let source = Source { file: "tungate.toml".into(), text: CONFIG.into() };
+        controller.begin(source, "host", History::default(), STARTED);
+        Self { controller: RefCell::new(controller), engine, ended: RefCell::default() }
     }
 
     /// A world in which two clients have opened a connection each and a third has asked for a name.
@@ -66,9 +70,16 @@ impl World {
     fn ask(&self, request: Request) -> Vec<Response> {
         let end_flow = |flow| self.ended.borrow_mut().push(flow);
         let now = STARTED + Duration::from_secs(5);
-        let (file, text) = ("tungate.toml", CONFIG);
-        answer(request, &State { controller: &self.controller, end_flow: &end_flow, started: STARTED, now, file, text })
-            .collect()
+        let source = || Ok(Source { file: "tungate.toml".into(), text: CONFIG.into() });
+        let mut state = State {
+            controller: &mut self.controller.borrow_mut(),
+            end_flow: &end_flow,
+            started: STARTED,
+            now,
+            read_file: &source,
+            admit: &|_| Ok(()),
+        };
+        answer(request, &mut state).collect()
     }
 
     fn flows(&self, filter: FlowFilter) -> Vec<FlowRow> {
@@ -269,4 +280,50 @@ fn what_is_not_understood_is_refused_with_a_reason() {
     assert!(refused("GET / HTTP/1.1").contains("no question to tungate"));
     assert!(refused(r#"{"version":9,"request":"future"}"#).contains("version 9"));
     assert!(refused(r#"{"version":1,"request":"future"}"#).contains("does not know the request"));
+}
+
+#[test]
+fn an_operator_is_heard_and_a_name_that_means_several_is_refused() {
+    let world = World::with_flows();
+    let said = |backend: &str, operation, cut| Operate {
+        backend: backend.to_owned(),
+        operation,
+        for_s: Some(60),
+        reason: Some("kernel update".to_owned()),
+        cut,
+    };
+    let [Response::NotFound(why)] = &world.ask(Request::Operate(said("b1", Operation::Drain, false)))[..] else {
+        panic!()
+    };
+    assert!(why.contains("SERVICE/BACKEND"), "{why}");
+    assert_eq!(world.ask(Request::Operate(said("web/b1", Operation::Drain, false))), [Response::Done]);
+    let [Response::Backends(rows)] = &world.ask(Request::ShowBackends { service: None })[..] else { panic!() };
+    let shown: Vec<_> =
+        rows.iter().map(|row| (row.admin.name(), row.admin_reason.as_deref(), row.admin_left_s)).collect();
+    let nothing = ("enabled", None, None);
+    assert_eq!(shown, [("drain", Some("kernel update"), Some(60)), nothing, nothing, nothing]);
+    assert!(world.ended.borrow().is_empty());
+    assert_eq!(world.ask(Request::Operate(said("web/b1", Operation::Disable, true))), [Response::Done]);
+    assert_eq!(world.ended.borrow().len(), 1, "its flow is cut");
+}
+
+#[test]
+fn a_plan_is_shown_and_a_refused_configuration_told() {
+    let world = World::with_flows();
+    let source = |text: String| Some(Source { file: "new.toml".to_owned(), text });
+    let new = CONFIG.replace("10.0.0.1:8080", "10.0.0.9:8080");
+    let [Response::Plan(plan)] = &world.ask(Request::Plan { source: source(new) })[..] else { panic!() };
+    let changes: Vec<_> = plan.changes.iter().map(|c| format!("{} {}: {}", c.sign, c.subject, c.change)).collect();
+    assert_eq!(changes, ["+ backend web/b1: 10.0.0.9:8080", "- backend web/b1: 10.0.0.1:8080"]);
+    assert_eq!((plan.flows_kept, plan.flows_drained, plan.flows_lost, plan.needs_restart), (2, 1, 0, false));
+    let [Response::Invalid(report)] = &world.ask(Request::Plan { source: source("mtu = 1".into()) })[..] else {
+        panic!()
+    };
+    assert!(report.contains("new.toml:1:1"), "{report}");
+    let [Response::NotFound(_)] = &world.ask(Request::ShowRejected)[..] else { panic!("a plan is no reload") };
+    let [Response::Plan(plan)] = &world.ask(Request::Reload { confirm_s: None })[..] else { panic!() };
+    assert!(plan.changes.is_empty());
+    let [Response::History(rows)] = &world.ask(Request::ShowHistory)[..] else { panic!() };
+    assert_eq!(rows.iter().map(|row| (row.steps, row.cause.as_str())).collect::<Vec<_>>(), [(0, "start")]);
+    let [Response::NotFound(_)] = &world.ask(Request::Confirm)[..] else { panic!() };
 }

@@ -44,6 +44,8 @@ pub(super) enum Failure {
     },
     /// A configuration that cannot be used, which speaks for itself.
     Config(Box<Report>),
+    /// A configuration that a daemon cannot use: what it says of it.
+    Reported(String),
     /// Nobody reads our output any more (`| head`): not worth a word.
     BrokenPipe,
 }
@@ -90,6 +92,10 @@ impl Failure {
             }
             Self::Config(report) => {
                 let _ = writeln!(err, "{}", report.render(colour_on(&io::stderr())));
+                Exit::No
+            }
+            Self::Reported(report) => {
+                let _ = writeln!(err, "{report}");
                 Exit::No
             }
             Self::BrokenPipe => Exit::Yes,

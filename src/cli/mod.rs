@@ -9,7 +9,9 @@ mod exit;
 mod explain;
 mod generate;
 mod manual;
+mod operate;
 mod output;
+mod reload;
 mod replay;
 mod run;
 mod show;
@@ -67,6 +69,15 @@ enum Verb {
     Show(show::Show),
     #[command(subcommand)]
     Flows(show::Flows),
+    Plan(reload::Plan),
+    Reload(reload::Reload),
+    Confirm(reload::Confirm),
+    Rollback(reload::Rollback),
+    History(reload::History),
+    Drain(operate::Drain),
+    Enable(operate::Enable),
+    Disable(operate::Disable),
+    Weight(operate::Weight),
     #[command(subcommand)]
     Config(generate::Config),
     Completions(generate::Completions),
@@ -102,6 +113,15 @@ fn run(cli: &Cli, out: &mut dyn Write) -> Result<Exit, Failure> {
         Verb::Bench(bench) => bench.run(out),
         Verb::Show(show) => show.run(out),
         Verb::Flows(flows) => flows.run(out),
+        Verb::Plan(plan) => plan.run(out),
+        Verb::Reload(reload) => reload.run(out),
+        Verb::Confirm(confirm) => confirm.run(out),
+        Verb::Rollback(rollback) => rollback.run(out),
+        Verb::History(history) => history.run(out),
+        Verb::Drain(drain) => drain.run(out),
+        Verb::Enable(enable) => enable.run(out),
+        Verb::Disable(disable) => disable.run(out),
+        Verb::Weight(weight) => weight.run(out),
         Verb::Config(config) => config.run(out),
         Verb::Completions(completions) => completions.run(out),
         Verb::Man(man) => man.run(out),

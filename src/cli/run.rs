@@ -1,5 +1,6 @@
 //! `run`: the daemon, in the foreground.
 
+use std::fs;
 use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,13 +14,16 @@ use super::exit::{Exit, Failure};
 use super::output::duration;
 use crate::admin::{self, State};
 use crate::config::Snapshot;
+use crate::control::history::Source;
 use crate::io::announce::AnnounceError;
 use crate::io::control::{self, Signals};
-use crate::io::daemon::{Daemon, StartError};
+use crate::io::daemon::{Daemon, StartError, refuse_kept};
 use crate::io::log::{self, Format};
 use crate::io::serve::Server;
+use crate::io::state::StateDir;
 use crate::io::sys;
 use crate::io::tun::{Offloads, TunError};
+use crate::io::words::in_words;
 
 /// Run the gateway, in the foreground, until SIGTERM or Ctrl-C
 ///
@@ -86,14 +90,23 @@ impl Run {
         let server = Server::bind(&snapshot.gateway.admin_socket)
             .map_err(|error| Failure::new(Exit::Refused, error.to_string()))?;
         let offloads = if self.without_offloads { Offloads::None } else { Offloads::All };
-        let daemon = Daemon::start(snapshot, offloads).map_err(|error| start_failure(&error))?;
+        let mut daemon = Daemon::start(snapshot, offloads).map_err(|error| start_failure(&error))?;
         let file = self.config.display().to_string();
-        tell_start(daemon.shared().policy.load().snapshot.as_ref(), &file);
+        let state_dir = daemon.shared().policy.load().snapshot.gateway.state_dir.clone();
+        daemon.remember(StateDir::open(&state_dir), Source { file: file.clone(), text });
+        tell_start(&daemon.controller().snapshot(), &file);
         let started = sys::now();
+        let read_file = || {
+            let text = fs::read_to_string(&self.config).map_err(|error| format!("{file}: {}", in_words(&error)))?;
+            Ok(Source { file: file.clone(), text })
+        };
+        let admit = |snapshot: &Snapshot| refuse_kept(snapshot).map_err(|error| error.to_string());
         let served = control::serve(daemon, server, signals, self.drain, &mut |daemon, request| {
-            let end_flow = |flow| daemon.end_flows([flow]);
-            let (controller, now) = (daemon.controller(), sys::now());
-            admin::answer(request, &State { controller, end_flow: &end_flow, started, now, file: &file, text: &text })
+            let (end_flow, now) = (daemon.flow_ender(), sys::now());
+            let controller = daemon.controller();
+            let (read_file, admit) = (&read_file, &admit);
+            let mut state = State { controller, end_flow: &end_flow, started, now, read_file, admit };
+            admin::answer(request, &mut state)
         });
         served.map_err(|error| Failure::no(error.to_string()))?;
         ::log::info!("stopped: the interface and its routes are removed");

@@ -8,9 +8,10 @@ use serde::Serialize;
 
 use super::exit::{Exit, Failure};
 use super::output::{Format, Listing, Printer, View};
-use super::views::{BACKENDS, CONFIG, COUNT, DROPS, FLOWS, SERVICES, WORKERS};
+use super::views::{BACKENDS, CONFIG, COUNT, DROPS, FLOWS, REJECTED, SERVICES, WORKERS};
 use crate::admin::{
-    BackendRow, ConfigRow, CountRow, DropRow, FlowFilter, FlowRow, Request, Response, ServiceRow, WorkerRow,
+    BackendRow, ConfigRow, CountRow, DropRow, FlowFilter, FlowRow, RejectedRow, Request, Response, ServiceRow,
+    WorkerRow,
 };
 use crate::io::serve::{AskError, Client};
 use crate::wire::Prefix;
@@ -80,6 +81,9 @@ pub(super) enum Show {
     },
     /// The configuration in force, as it was applied
     Config {
+        /// The last one that was to be put in force instead, if it was refused, and why
+        #[arg(long)]
+        rejected: bool,
         #[command(flatten)]
         daemon: Daemon,
         #[command(flatten)]
@@ -164,7 +168,15 @@ impl Show {
                 Ask { daemon, listing, request: Request::ShowDrops }.list(out, &DROPS, take)
             }
             // For people it is the text that is worth reading, not a table of one row.
-            Self::Config { daemon, listing } if listing.output == Format::Table => {
+            Self::Config { rejected: true, daemon, listing } if listing.output == Format::Table => {
+                Ask { daemon, listing, request: Request::ShowRejected }.tell(out, |out, response| {
+                    items(response, rejected_config)?.iter().try_for_each(|row| Ok(writeln!(out, "{}", row.report)?))
+                })
+            }
+            Self::Config { rejected: true, daemon, listing } => {
+                Ask { daemon, listing, request: Request::ShowRejected }.list(out, &REJECTED, rejected_config)
+            }
+            Self::Config { daemon, listing, .. } if listing.output == Format::Table => {
                 Ask { daemon, listing, request: Request::ShowConfig }.tell(out, |out, response| {
                     for config in items(response, configs)? {
                         writeln!(out, "# {}, generation {}, from {}", config.name, config.generation, config.file)?;
@@ -173,7 +185,7 @@ impl Show {
                     Ok(())
                 })
             }
-            Self::Config { daemon, listing } => {
+            Self::Config { daemon, listing, .. } => {
                 Ask { daemon, listing, request: Request::ShowConfig }.list(out, &CONFIG, configs)
             }
         }
@@ -199,15 +211,15 @@ impl Flows {
 }
 
 /// A question to a daemon, and how its answer is listed.
-struct Ask<'a> {
-    daemon: &'a Daemon,
-    listing: &'a Listing,
-    request: Request,
+pub(super) struct Ask<'a> {
+    pub(super) daemon: &'a Daemon,
+    pub(super) listing: &'a Listing,
+    pub(super) request: Request,
 }
 
 impl Ask<'_> {
     /// Asks and has each part of the answer told in its own way, once or again and again.
-    fn tell(
+    pub(super) fn tell(
         &self,
         out: &mut dyn Write,
         part: impl Fn(&mut dyn Write, Response) -> Result<(), Failure>,
@@ -218,7 +230,7 @@ impl Ask<'_> {
     }
 
     /// Asks and prints, once or again and again.
-    fn list<T: Serialize>(
+    pub(super) fn list<T: Serialize>(
         &self,
         out: &mut dyn Write,
         view: &'static View<T>,
@@ -244,12 +256,27 @@ pub(super) fn items<T>(
     response: Response,
     take: impl Fn(Response) -> Result<Vec<T>, Response>,
 ) -> Result<Vec<T>, Failure> {
-    take(response).map_err(|other| {
-        if let Response::NotFound(what) = other {
-            return Failure::no(what);
-        }
-        AskError::Unintelligible(format!("it answers another question: {other:?}")).into()
-    })
+    take(response).map_err(unexpected)
+}
+
+/// An answer that is none to the question.
+pub(super) fn unexpected(response: Response) -> Failure {
+    if let Response::NotFound(what) = response {
+        return Failure::no(what);
+    }
+    if let Response::Invalid(report) = response {
+        return Failure::Reported(report);
+    }
+    AskError::Unintelligible(format!("it answers another question: {response:?}")).into()
+}
+
+/// To what is answered by that it is done.
+pub(super) fn done(response: Response) -> Result<(), Failure> {
+    if response == Response::Done { Ok(()) } else { Err(unexpected(response)) }
+}
+
+fn rejected_config(response: Response) -> Result<Vec<RejectedRow>, Response> {
+    if let Response::Rejected(row) = response { Ok(vec![*row]) } else { Err(response) }
 }
 
 fn services(response: Response) -> Result<Vec<ServiceRow>, Response> {

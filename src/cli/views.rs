@@ -1,9 +1,13 @@
 //! The columns of each kind of item.
 
+use std::time::{Duration, UNIX_EPOCH};
+
 use serde::Serialize;
 
 use super::output::{Column, View, size, span};
-use crate::admin::{BackendRow, ConfigRow, CountRow, DropRow, FlowRow, ServiceRow, WorkerRow};
+use crate::admin::{
+    BackendRow, ConfigRow, CountRow, DropRow, FlowRow, HistoryRow, PlanRow, RejectedRow, ServiceRow, WorkerRow,
+};
 
 pub(super) static SERVICES: View<ServiceRow> = View {
     kind: "ServiceList",
@@ -35,6 +39,8 @@ pub(super) static BACKENDS: View<BackendRow> = View {
         Column { title: "+CONFIG", cell: |b| word(b.config) },
         Column { title: "ADMIN", cell: |b| word(b.admin) },
         Column { title: "+ADMIN REASON", cell: |b| b.admin_reason.clone().unwrap_or_default() },
+        Column { title: "+>ADMIN AGE", cell: |b| b.admin_age_s.map(span).unwrap_or_default() },
+        Column { title: "+>ADMIN LEFT", cell: |b| b.admin_left_s.map(span).unwrap_or_default() },
         Column { title: "HEALTH", cell: |b| word(b.health) },
         Column { title: "+HEALTH REASON", cell: |b| b.health_reason.clone().unwrap_or_default() },
         Column { title: ">FLOWS", cell: |b| b.flows.to_string() },
@@ -102,6 +108,30 @@ pub(super) static CONFIG: View<ConfigRow> = View {
         Column { title: "NAME", cell: |c| c.name.clone() },
         Column { title: ">GENERATION", cell: |c| c.generation.to_string() },
         Column { title: "FILE", cell: |c| c.file.clone() },
+    ],
+};
+
+pub(super) static PLAN: View<PlanRow> =
+    View { kind: "Plan", columns: &[Column { title: "CHANGES", cell: |p| p.changes.len().to_string() }] };
+
+pub(super) static HISTORY: View<HistoryRow> = View {
+    kind: "HistoryList",
+    columns: &[
+        Column { title: ">STEPS", cell: |h| h.steps.to_string() },
+        Column {
+            title: "AT",
+            cell: |h| humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(h.at)).to_string(),
+        },
+        Column { title: "CAUSE", cell: |h| h.cause.clone() },
+        Column { title: "FILE", cell: |h| h.file.clone() },
+    ],
+};
+
+pub(super) static REJECTED: View<RejectedRow> = View {
+    kind: "RejectedConfig",
+    columns: &[
+        Column { title: "FILE", cell: |r| r.file.clone() },
+        Column { title: "REPORT", cell: |r| r.report.clone() },
     ],
 };
 

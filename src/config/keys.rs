@@ -143,9 +143,14 @@ pub(super) const GATEWAY: &[Key] = &[
         Default("\"/run/tungate/tungate.sock\""),
         "Unix socket for the verbs that talk to a running daemon.",
     ),
+    Key::new(
+        "state-dir",
+        Text,
+        Default("\"/var/lib/tungate\""),
+        "Where overrides and applied configurations are kept over a restart.",
+    ),
     Key::new("max-flows", Integer(1, MOST_FLOWS), Default("1_000_000"), "Most flows held at once."),
     Key::later("metrics-listen", "remove the key: `tungate show` gives the numbers of this version"),
-    Key::later("state-dir", "remove the key: this version keeps no state on disk"),
 ];
 
 /// `[timeouts]`.

@@ -10,6 +10,7 @@ mod keys;
 mod limits;
 mod listeners;
 mod names;
+mod plan;
 mod raw;
 mod reader;
 mod schema;
@@ -25,6 +26,7 @@ pub use self::identity::Retired;
 pub use self::limits::{Limits, Rate};
 pub use self::listeners::{Carried, Listen, Listeners};
 pub use self::names::enumerate;
+pub use self::plan::{Change, Effect, Plan, plan};
 use self::raw::RawFile;
 pub use self::schema::schema;
 pub use self::text::bad_interface;
@@ -100,6 +102,8 @@ pub struct Gateway {
     pub routes: bool,
     /// Unix socket for the verbs that talk to a running daemon.
     pub admin_socket: PathBuf,
+    /// Where overrides and applied configurations are kept over a restart.
+    pub state_dir: PathBuf,
     /// Most flows held at once.
     pub max_flows: u32,
 }
@@ -226,6 +230,20 @@ pub struct Affinity {
     pub timeout: Duration,
     /// Most clients that are remembered.
     pub max_clients: u32,
+}
+
+impl Balance {
+    /// The name in the configuration, in listings and JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Maglev => "maglev",
+            Self::RoundRobin => "round-robin",
+            Self::Random => "random",
+            Self::LeastConnections => "least-connections",
+            Self::PowerOfTwo => "power-of-two",
+            Self::SourceHash => "source-hash",
+        }
+    }
 }
 
 /// One backend of one service.

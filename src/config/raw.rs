@@ -32,6 +32,7 @@ pub(super) struct RawGateway {
     pub(super) announce_on: List<Spanned<String>>,
     pub(super) routes: bool,
     pub(super) admin_socket: Set<String>,
+    pub(super) state_dir: Set<String>,
     pub(super) max_flows: Set<i64>,
 }
 
@@ -124,6 +125,7 @@ impl RawGateway {
             announce_on: values.texts("announce-on"),
             routes: values.flag("routes"),
             admin_socket: values.text("admin-socket").expect("has a default"),
+            state_dir: values.text("state-dir").expect("has a default"),
             max_flows: values.integer("max-flows"),
         };
         values.all_read();

@@ -1,16 +1,22 @@
 //! The one owner of slow state, and the only writer of the engine's policy.
 
+mod reload;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{Ordering, fence};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use super::history::{Applied, Cause, History, Rejected, Source};
 use super::overrides::{Operation, Override, Overrides, UnixTime};
 use super::standing::{Health, Observed, Presence, Standing};
 use crate::config::{Backend, BackendId, Snapshot};
 use crate::engine::conntrack::Direction;
 use crate::engine::{Instant, Policy, Shared};
 use crate::wire::Prefix;
+
+use reload::Unconfirmed;
+pub use reload::{Admit, Outlook};
 
 /// How often it is looked whether what was removed still has flows, at most: to look at a flow takes some 200 ns, and the
 /// looking is to take a fiftieth of a CPU.
@@ -26,6 +32,11 @@ pub struct Controller {
     shared: Arc<Shared>,
     /// Time of day when [`Instant`]s began.
     epoch: Duration,
+    host_name: String,
+    history: History,
+    /// The last configuration, if it was refused.
+    rejected: Option<Rejected>,
+    unconfirmed: Option<Unconfirmed>,
     overrides: Overrides,
     observed: HashMap<BackendId, Observed>,
     /// Whether the policy in force is not what would be made now.
@@ -48,6 +59,8 @@ pub struct Effects {
     pub addresses: bool,
     /// The overrides are others, and are to be kept over a restart.
     pub overrides: bool,
+    /// So is the history.
+    pub history: bool,
 }
 
 impl Controller {
@@ -56,6 +69,10 @@ impl Controller {
         Self {
             shared,
             epoch,
+            host_name: String::new(),
+            history: History::default(),
+            rejected: None,
+            unconfirmed: None,
             overrides: Overrides::default(),
             observed: HashMap::new(),
             outdated: false,
@@ -64,6 +81,26 @@ impl Controller {
             next_sweep: None,
             effects: Effects::default(),
         }
+    }
+
+    /// Takes note of the configuration's text, and of those that were in force before the daemon was started; `host_name` is
+    /// the gateway's name if a configuration gives no other.
+    pub fn begin(&mut self, source: Source, host_name: &str, before: History, now: Instant) {
+        host_name.clone_into(&mut self.host_name);
+        self.history = before;
+        let at = self.time(now);
+        self.history.push(Applied { at, cause: Cause::Start, source });
+        self.effects.history = true;
+    }
+
+    /// The configurations that were in force, the one that is first.
+    pub const fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// The last configuration, if it was refused.
+    pub const fn rejected(&self) -> Option<&Rejected> {
+        self.rejected.as_ref()
     }
 
     /// What the workers share.
@@ -154,7 +191,7 @@ impl Controller {
             return Some(Instant::ZERO);
         }
         let expiry = self.overrides.next_expiry().map(|time| self.instant(time));
-        [expiry, self.next_sweep].into_iter().flatten().min()
+        [expiry, self.next_sweep, self.unconfirmed_until()].into_iter().flatten().min()
     }
 
     /// Does what is due: the policy after a change, the end of what was said for a time, the end of what is retired.
@@ -163,6 +200,7 @@ impl Controller {
             self.effects.overrides = true;
             self.outdated = true;
         }
+        self.give_way(now);
         if self.outdated {
             self.put_in_force(&self.snapshot(), now);
         }

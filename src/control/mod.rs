@@ -5,8 +5,9 @@
 //! the engine's policy, and swaps it in.
 
 mod controller;
+pub mod history;
 pub mod overrides;
 mod standing;
 
-pub use controller::Controller;
+pub use controller::{Admit, Controller, Effects, Outlook};
 pub use standing::{Administration, Health, Observed, Presence, Standing};

@@ -22,8 +22,8 @@ const LINKS: Token = Token(1);
 const ADDRESSES: Token = Token(2);
 /// And all above: the clients.
 const ADMIN: Token = Token(3);
-/// Signals that would end the process if nobody caught them, and that nobody sends to end a gateway: a terminal that is
-/// closed, or somebody who expects the configuration to be read again.
+/// Signals that would end the process if nobody caught them, and that nobody sends to end a gateway. SIGHUP has the
+/// configuration read again.
 const IDLE: [libc::c_int; 3] = [libc::SIGHUP, libc::SIGUSR1, libc::SIGUSR2];
 /// How often the workers are looked at.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -59,7 +59,7 @@ pub fn serve(
     mut server: Server,
     Signals(mut signals): Signals,
     drain: Duration,
-    answer: &mut dyn FnMut(&Daemon, Request) -> Responses,
+    answer: &mut dyn FnMut(&mut Daemon, Request) -> Responses,
 ) -> Result<(), ServeError> {
     let mut poll = Poll::new()?;
     poll.registry().register(&mut signals, SIGNALS, Interest::READABLE)?;
@@ -69,7 +69,7 @@ pub fn serve(
     poll.registry().register(&mut SourceFd(&daemon.addresses().as_fd().as_raw_fd()), ADDRESSES, Interest::READABLE)?;
     server.register(poll.registry(), ADMIN)?;
     let end = serve_until_over(&mut daemon, &mut server, &mut signals, &mut poll, drain, answer);
-    server.finish(&mut poll, &mut |request| answer(&daemon, request));
+    server.finish(&mut poll, &mut |request| answer(&mut daemon, request));
     end
 }
 
@@ -79,7 +79,7 @@ fn serve_until_over(
     signals: &mut Caught,
     poll: &mut Poll,
     drain: Duration,
-    answer: &mut dyn FnMut(&Daemon, Request) -> Responses,
+    answer: &mut dyn FnMut(&mut Daemon, Request) -> Responses,
 ) -> Result<(), ServeError> {
     let mut events = Events::with_capacity(64);
     let mut phase = Phase::Serving;
@@ -93,6 +93,11 @@ fn serve_until_over(
             match event.token() {
                 SIGNALS => {
                     for signal in signals.pending() {
+                        if signal == libc::SIGHUP {
+                            // What becomes of it is in the log.
+                            answer(daemon, Request::Reload { confirm_s: None }).for_each(drop);
+                            continue;
+                        }
                         phase = phase.after_signal(signal, daemon, drain);
                     }
                 }
@@ -136,10 +141,6 @@ enum Phase {
 
 impl Phase {
     fn after_signal(self, signal: libc::c_int, daemon: &mut Daemon, drain: Duration) -> Self {
-        if signal == libc::SIGHUP {
-            log::warn!("SIGHUP: reload is not available in this version; a change takes a restart");
-            return self;
-        }
         if IDLE.contains(&signal) {
             log::warn!(signal; "this signal means nothing to tungate");
             return self;

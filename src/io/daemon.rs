@@ -11,6 +11,7 @@ use super::announce::{AnnounceError, Announcer};
 use super::netlink::{Netlink, NetlinkError};
 use super::routes::Routes;
 use super::segmenting::Segmenting;
+use super::state::StateDir;
 use super::steering;
 use super::sys;
 use super::tun::{Offloads, Tun, TunConfig, TunError};
@@ -20,8 +21,14 @@ use super::words::{in_words, with_remedy};
 use super::worker::{Mailbox, Worker};
 use crate::config::{Snapshot, Workers};
 use crate::control::Controller;
+use crate::control::history::{History, Source};
+use crate::control::overrides::Overrides;
 use crate::engine::conntrack::FlowRef;
 use crate::engine::{Engine, Instant, Shared, WorkerId};
+
+/// Files of the state folder.
+const OVERRIDES: &str = "overrides.json";
+const HISTORY: &str = "history.json";
 
 /// A running gateway. Dropping it stops the workers and removes the TUN, and with it the routes.
 #[derive(Debug)]
@@ -30,7 +37,8 @@ pub struct Daemon {
     mailboxes: Arc<[Mailbox]>,
     workers: Vec<JoinHandle<io::Result<()>>>,
     /// Answers for our addresses as long as it lives.
-    _announcer: Option<Announcer>,
+    announcer: Option<Announcer>,
+    state: StateDir,
     routes: Option<Routes>,
     addresses: Watched,
     unreachable: Unreachable,
@@ -71,7 +79,8 @@ impl Daemon {
             controller: Controller::new(Arc::clone(&shared), epoch),
             mailboxes: mailboxes.map_err(StartError::System)?,
             workers: Vec::new(),
-            _announcer: announcer,
+            announcer,
+            state: StateDir::none(),
             routes,
             addresses: watched,
             unreachable: Unreachable::default(),
@@ -93,8 +102,18 @@ impl Daemon {
     }
 
     /// Who decides what each backend is for new flows.
-    pub const fn controller(&self) -> &Controller {
-        &self.controller
+    pub const fn controller(&mut self) -> &mut Controller {
+        &mut self.controller
+    }
+
+    /// Goes on where the gateway was when it ended, as far as the folder tells, and keeps there what is to outlive it.
+    pub fn remember(&mut self, state: StateDir, source: Source) {
+        let now = sys::now();
+        let history = read(&state, HISTORY, History::from_text);
+        self.controller.begin(source, &sys::host_name(), history, now);
+        self.controller.restore(read(&state, OVERRIDES, Overrides::from_text), now);
+        self.state = state;
+        self.handle_timeout();
     }
 
     /// When [`Self::handle_timeout`] wants to be called, if at all.
@@ -109,12 +128,40 @@ impl Daemon {
         if effects.policy {
             self.mailboxes.iter().for_each(Mailbox::wake);
         }
+        if effects.addresses {
+            self.follow_addresses();
+        }
+        if effects.overrides {
+            self.state.write(OVERRIDES, &self.controller.overrides().to_text());
+        }
+        if effects.history {
+            self.state.write(HISTORY, &self.controller.history().to_text());
+        }
     }
 
-    /// Ends flows; each is ended by its owner, a moment later.
-    pub fn end_flows(&self, flows: impl IntoIterator<Item = FlowRef>) {
-        for flow in flows {
-            self.mailboxes[usize::from(flow.owner().0)].end_flow(flow);
+    /// Routes and announcements are those of the snapshot in force.
+    fn follow_addresses(&mut self) {
+        let snapshot = self.controller.snapshot();
+        let addresses = own_addresses(&snapshot);
+        if let Some(routes) = &mut self.routes
+            && let Err(error) = routes.set(addresses.clone())
+        {
+            log::error!("the routes to the TUN are not those of the configuration: {error}");
+        }
+        if self.announcer.is_none() {
+            return;
+        }
+        match Announcer::start(&snapshot.gateway.announce_on, &addresses) {
+            Ok(announcer) => self.announcer = Some(announcer),
+            Err(error) => log::error!("new addresses are not announced: {error}"),
+        }
+    }
+
+    /// What ends a flow: its owner does, a moment later.
+    pub fn flow_ender(&self) -> impl Fn(FlowRef) + use<> {
+        let mailboxes = Arc::clone(&self.mailboxes);
+        move |flow| {
+            mailboxes[usize::from(flow.owner().0)].end_flow(flow);
         }
     }
 
@@ -181,13 +228,25 @@ impl Drop for Daemon {
     }
 }
 
+/// What was kept under this name; nothing if it cannot be understood, which is told.
+fn read<T: Default>(state: &StateDir, name: &str, parse: fn(&str) -> Result<T, String>) -> T {
+    let Some(text) = state.read(name) else { return T::default() };
+    parse(&text).unwrap_or_else(|why| {
+        log::warn!(name; "what was kept is not used: {why}");
+        T::default()
+    })
+}
+
 /// Seeds the engine's hashes. The standard library seeds its own maps with system randomness: this is some of it.
 fn random_seed() -> u64 {
     RandomState::new().hash_one(0)
 }
 
 /// With an address that the kernel keeps, all would look well and nothing would come in.
-fn refuse_kept(snapshot: &Snapshot) -> Result<(), StartError> {
+///
+/// # Errors
+/// There is one; or the addresses cannot be listed.
+pub fn refuse_kept(snapshot: &Snapshot) -> Result<(), StartError> {
     let kept =
         Netlink::open().and_then(|mut netlink| Kept::find(snapshot, &mut netlink)).map_err(StartError::Addresses)?;
     let (alone, among_others): (Vec<_>, Vec<_>) = kept.into_iter().partition(Kept::is_alone);

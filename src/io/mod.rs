@@ -16,6 +16,7 @@ pub mod port;
 pub mod routes;
 pub mod segmenting;
 pub mod serve;
+pub mod state;
 mod steering;
 pub mod sys;
 pub mod tun;

@@ -32,6 +32,28 @@ impl Routes {
         Ok(routes)
     }
 
+    /// Has these destinations, and no others: adds what is new, removes what is gone.
+    ///
+    /// # Errors
+    /// As [`Self::add`]: the first trouble is told, and all the rest is done.
+    pub fn set(&mut self, destinations: Vec<Prefix>) -> Result<(), NetlinkError> {
+        let before = std::mem::replace(&mut self.destinations, destinations);
+        let mut trouble = Ok(());
+        if !self.up {
+            return trouble; // They come when the TUN is up again, and those that are gone went when it was set down.
+        }
+        for n in 0..self.destinations.len() {
+            if !before.contains(&self.destinations[n]) {
+                trouble = trouble.and(self.add_one(n));
+            }
+        }
+        for destination in before.into_iter().filter(|prefix| !self.destinations.contains(prefix)) {
+            let route = Route { destination, target: Target::Device(self.index), metric: None, table: None };
+            trouble = trouble.and(self.netlink.delete_route(&route));
+        }
+        trouble
+    }
+
     /// Adds those routes that are missing, if the TUN is up.
     ///
     /// # Errors

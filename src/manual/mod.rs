@@ -5,18 +5,19 @@
 //! 1. [`overview`]: what tungate does with a packet, and the words used here
 //! 2. [`configuration`]: every key, its default, and why that is the default
 //! 3. [`operating`]: preparing a machine, running, signals, privileges, a systemd unit
-//! 4. [`nat`]: full NAT and keeping the client's address, source ports, hairpins
-//! 5. [`dsr`]: direct server return: tunnels to backends that answer the clients themselves
-//! 6. [`schedulers`]: which backend a new flow goes to
-//! 7. [`timeouts`]: how long a flow is remembered, and which RFC says so
-//! 8. [`limits`]: how many flows a gateway and its services take, and what a flood does
-//! 9. [`packets`]: what happens to odd packets, and our choice where the references disagree
-//! 10. [`kernel`]: what differs from the kernel's own NAT, and how that is known
-//! 11. [`drops`]: all reasons for which a packet is dropped
-//! 12. [`troubleshooting`]: from what one sees to what to do
-//! 13. [`json`]: what programs can read
-//! 14. [`exit_codes`]: what scripts can rely on
-//! 15. [`requirements`]: the rules for packets, and the tests that show each of them
+//! 4. [`reload`]: another configuration in the same process, backends in maintenance
+//! 5. [`nat`]: full NAT and keeping the client's address, source ports, hairpins
+//! 6. [`dsr`]: direct server return: tunnels to backends that answer the clients themselves
+//! 7. [`schedulers`]: which backend a new flow goes to
+//! 8. [`timeouts`]: how long a flow is remembered, and which RFC says so
+//! 9. [`limits`]: how many flows a gateway and its services take, and what a flood does
+//! 10. [`packets`]: what happens to odd packets, and our choice where the references disagree
+//! 11. [`kernel`]: what differs from the kernel's own NAT, and how that is known
+//! 12. [`drops`]: all reasons for which a packet is dropped
+//! 13. [`troubleshooting`]: from what one sees to what to do
+//! 14. [`json`]: what programs can read
+//! 15. [`exit_codes`]: what scripts can rely on
+//! 16. [`requirements`]: the rules for packets, and the tests that show each of them
 //!
 //! `tungate manual CHAPTER` prints one. Each verb has a manual page, too: `tungate man DIR` writes them.
 
@@ -136,6 +137,10 @@ pub mod overview {
 
 pub mod packets {
     #![doc = include_str!("packets.md")]
+}
+
+pub mod reload {
+    #![doc = include_str!("reload.md")]
 }
 
 pub mod requirements {

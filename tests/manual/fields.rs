@@ -1,9 +1,10 @@
 //! The chapter on JSON has the fields that programs get, no more and no less, in their order.
 
 use serde::Serialize;
-use tungate::admin::{self, BenchRow, CountRow, Request, Response, State};
+use tungate::admin::{self, BenchRow, CountRow, RejectedRow, Request, Response, State};
 use tungate::config;
 use tungate::control::Controller;
+use tungate::control::history::{History, Source};
 use tungate::engine::conntrack::FlowRef;
 use tungate::engine::{Engine, Instant, NoTrace, Shared, Verdict, WorkerId};
 use tungate::wire::build::{self, Tcp};
@@ -28,10 +29,13 @@ fn ask(request: Request) -> Response {
     let verdict = Engine::new(&shared, WorkerId(0), now).handle(&mut packet, now, &mut NoTrace);
     assert_eq!(verdict, Verdict::Forward);
     let nothing = |_: FlowRef| {};
-    let controller = Controller::new(shared, std::time::Duration::ZERO);
-    let state =
-        State { controller: &controller, end_flow: &nothing, started: now, now, file: "test.toml", text: CONFIG };
-    admin::answer(request, &state).next().unwrap()
+    let mut controller = Controller::new(shared, std::time::Duration::ZERO);
+    let source = Source { file: "test.toml".into(), text: CONFIG.into() };
+    controller.begin(source.clone(), "gw", History::default(), now);
+    let read_file = || Ok(source.clone());
+    let (controller, admit) = (&mut controller, &|_: &_| Ok(()));
+    let mut state = State { controller, end_flow: &nothing, started: now, now, read_file: &read_file, admit };
+    admin::answer(request, &mut state).next().unwrap()
 }
 
 fn syn() -> Vec<u8> {
@@ -69,6 +73,16 @@ fn the_fields_of_every_kind_are_explained() {
     let probe = admin::Probe { packet: admin::hex::encode(&syn()) };
     let Response::Explained(explained) = ask(Request::Explain(probe)) else { panic!() };
     assert_fields("Explain", &*explained);
+    let Response::Plan(plan) = ask(Request::Plan { source: Some(Source { file: "new.toml".into(), text: "".into() }) })
+    else {
+        panic!()
+    };
+    assert_fields("Plan", &*plan);
+    assert_fields("Change", &plan.changes[0]);
+    let Response::History(history) = ask(Request::ShowHistory) else { panic!() };
+    assert_fields("HistoryList", &history[0]);
+    let empty = String::new;
+    assert_fields("RejectedConfig", &RejectedRow { at: 0, file: empty(), text: empty(), report: empty() });
     let bench = BenchRow { name: String::new(), ns_per_packet: 0.0, packets_per_second: 0.0, flows: 0, workers: 1 };
     assert_fields("BenchList", &bench);
 }

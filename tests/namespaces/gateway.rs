@@ -143,7 +143,8 @@ impl<'a> Tungate<'a> {
     pub(crate) fn launch(lab: &'a Lab, configuration: &str) -> Self {
         let folder = lab.folder();
         let socket = folder.join("tungate.sock");
-        let places = format!("[gateway]\nadmin-socket = \"{}\"\n", socket.display());
+        let (socket_path, state) = (socket.display(), folder.display());
+        let places = format!("[gateway]\nadmin-socket = \"{socket_path}\"\nstate-dir = \"{state}\"\n");
         let file = folder.join("tungate.toml");
         fs::write(&file, configuration.replacen("[gateway]\n", &places, 1)).expect("the lab's folder takes files");
         let host = lab.gateway();

@@ -33,6 +33,7 @@ pub(super) fn check(raw: RawGateway, host_name: &str, out: &mut Vec<Diagnostic>)
         announce_on: raw.announce_on.items.into_iter().map(Spanned::into_inner).collect(),
         routes: raw.routes,
         admin_socket: PathBuf::from(raw.admin_socket.value),
+        state_dir: PathBuf::from(raw.state_dir.value),
         max_flows: u32::try_from(raw.max_flows.value).expect("within the limits of its key"),
     };
     (gateway, GatewayPlaces { mtu: raw.mtu.span, max_flows: raw.max_flows.span, source_addresses: sources })

@@ -1,5 +1,5 @@
 use super::*;
-use crate::config::{ServiceId, load};
+use crate::config::{Plan, ServiceId, load};
 use crate::control::Administration;
 use crate::engine::scheduler::Request;
 use crate::engine::{Engine, NoTrace, Verdict, WorkerId};
@@ -232,4 +232,82 @@ fn nothing_reopens_a_gateway_that_is_about_to_stop() {
     world.says("web/b1", &Operation::Drain, None);
     world.applies(&two_services());
     assert_eq!(world.picks("web"), ["closed"]);
+}
+
+impl World {
+    fn reloads(&mut self, text: &str, confirm: Option<Duration>) -> Result<Outlook, String> {
+        let source = Source { file: "test.toml".into(), text: text.into() };
+        let outlook = self.controller.reload(source, Cause::Reload, confirm, &|_| Ok(()), self.now);
+        self.settles();
+        outlook
+    }
+
+    fn with_history(text: &str) -> Self {
+        let mut world = Self::new(text);
+        let source = Source { file: "test.toml".into(), text: text.into() };
+        world.controller.begin(source, "gw", History::default(), START);
+        world
+    }
+}
+
+#[test]
+fn a_configuration_that_cannot_be_used_changes_nothing() {
+    let mut world = World::with_history(&two_services());
+    let generation = world.controller.snapshot().generation;
+    let report = world.reloads(&two_services().replace("listen", "lisen"), None).unwrap_err();
+    assert!(report.contains("lisen"), "{report}");
+    assert_eq!((world.controller.snapshot().generation, world.picks("web").len()), (generation, 2));
+    assert_eq!(world.controller.rejected().map(|rejected| &rejected.report), Some(&report));
+    assert_eq!(world.controller.history().iter().count(), 1);
+    let source = Source { file: "test.toml".into(), text: two_services() };
+    let refused = world.controller.reload(source, Cause::Reload, None, &|_| Err("no".into()), world.now);
+    assert_eq!(refused.unwrap_err(), "no");
+    world.reloads(&two_services(), None).unwrap();
+    assert_eq!(world.controller.rejected(), None);
+}
+
+#[test]
+fn what_is_not_confirmed_in_time_is_taken_back() {
+    let other = two_services().replace("10.0.0.2", "10.0.0.8").replace("'b2'", "'b8'");
+    let mut world = World::with_history(&two_services());
+    world.reloads(&other, Some(Duration::from_secs(60))).unwrap();
+    world.waits(59);
+    assert_eq!(world.picks("web"), ["b1", "b8"]);
+    // Another try does not move the way back.
+    world.reloads(&other.replace("b8", "b9"), Some(Duration::from_secs(60))).unwrap();
+    world.waits(60);
+    assert_eq!(world.picks("web"), ["b1", "b2"]);
+    assert_eq!(world.controller.history().back(0).unwrap().cause, Cause::Unconfirmed);
+
+    world.reloads(&other, Some(Duration::from_secs(60))).unwrap();
+    assert!(world.controller.confirm());
+    world.waits(120);
+    assert_eq!(world.picks("web"), ["b1", "b8"]);
+    assert!(!world.controller.confirm());
+}
+
+#[test]
+fn a_rollback_goes_back_and_can_be_taken_back() {
+    let other = two_services().replace("'b2'", "'b8'");
+    let mut world = World::with_history(&two_services());
+    world.reloads(&other, None).unwrap();
+    for expected in [["b1", "b2"], ["b1", "b8"]] {
+        world.controller.rollback(1, &|_| Ok(()), world.now).unwrap();
+        world.settles();
+        assert_eq!(world.picks("web"), expected);
+    }
+    assert!(world.controller.rollback(7, &|_| Ok(()), world.now).unwrap_err().contains("3 are kept"));
+}
+
+#[test]
+fn the_plan_counts_flows_and_is_what_is_applied() {
+    let mut world = World::with_history(&two_services());
+    assert_eq!(world.receives(4_000, at([192, 0, 2, 2], 53)), Verdict::Forward);
+    assert_eq!(world.receives(4_000, at([192, 0, 2, 1], 80)), Verdict::Forward);
+    let without_dns = two_services().split("[[service]]\nname = 'dns'").next().unwrap().to_owned();
+    let source = Source { file: "test.toml".into(), text: without_dns.clone() };
+    let planned = world.controller.plan(&source, &|_| Ok(())).unwrap();
+    assert_eq!((planned.kept, planned.drained), (1, 1));
+    assert_eq!(world.reloads(&without_dns, None).unwrap().plan, planned.plan);
+    assert_eq!(world.controller.plan(&source, &|_| Ok(())).unwrap().plan, Plan::default());
 }

@@ -3,8 +3,9 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
-use tungate::admin::{self, Answer, FlowFilter, Probe, Question, Request, Response, hex};
+use tungate::admin::{self, Answer, FlowFilter, Operate, Probe, Question, Request, Response, hex};
 use tungate::control::Controller;
+use tungate::control::history::Source;
 use tungate::engine::conntrack::FlowRef;
 use tungate::engine::{Instant, Shared};
 use tungate::wire::build;
@@ -65,11 +66,18 @@ fn answered(request: Request, shared: &Arc<Shared>) {
     let doomed = RefCell::new(Vec::new());
     let end_flow = |flow: FlowRef| doomed.borrow_mut().push(flow);
     let (started, now) = (Instant::from_micros(1_000_000_000), Instant::from_micros(1_005_000_000));
-    let controller = Controller::new(Arc::clone(shared), std::time::Duration::ZERO);
-    let state =
-        admin::State { controller: &controller, end_flow: &end_flow, started, now, file: "tungate.toml", text: CONFIG };
-    let kills = matches!(request, Request::KillFlows(_));
-    let responses: Vec<Response> = admin::answer(request, &state).collect();
+    let mut controller = Controller::new(Arc::clone(shared), std::time::Duration::ZERO);
+    let source = || Ok(Source { file: "tungate.toml".to_owned(), text: CONFIG.to_owned() });
+    let mut state = admin::State {
+        controller: &mut controller,
+        end_flow: &end_flow,
+        started,
+        now,
+        read_file: &source,
+        admit: &|_| Ok(()),
+    };
+    let kills = matches!(&request, Request::KillFlows(_) | Request::Operate(Operate { cut: true, .. }));
+    let responses: Vec<Response> = admin::answer(request, &mut state).collect();
     assert!(!responses.is_empty(), "an answer is never empty");
     assert!(kills || doomed.borrow().is_empty(), "only who asks for it ends flows");
     responses.into_iter().for_each(one_line);

@@ -101,7 +101,7 @@ fn signal_at_the_start(lab: &Lab, _: &Setup) {
 
 fn hung_up(lab: &Lab, _: &Setup) {
     let mut gateway = Tungate::start(lab, "[gateway]\n");
-    for (signal, heard) in [("HUP", "a change takes a restart"), ("USR1", "signal=10"), ("USR2", "signal=12")] {
+    for (signal, heard) in [("HUP", "cause=reload"), ("USR1", "signal=10"), ("USR2", "signal=12")] {
         gateway.signal(signal);
         wait_for(signal, || gateway.said().contains(heard).then_some(()));
     }

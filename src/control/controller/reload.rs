@@ -1,0 +1,126 @@
+//! Another configuration: what it would change, and changing it.
+
+use std::time::Duration;
+
+use super::Controller;
+use crate::config::{self, Plan, Snapshot, plan};
+use crate::control::history::{Applied, Cause, Rejected, Source};
+use crate::engine::Instant;
+
+/// A plan, and what it means for the flows there are.
+#[derive(Clone, Debug)]
+pub struct Outlook {
+    /// What changes.
+    pub plan: Plan,
+    /// Flows that go on as they do.
+    pub kept: u64,
+    /// Flows of what is removed: they go on, and no other takes their place.
+    pub drained: u64,
+    /// What is doubtful in the new configuration, as told to a person; may be empty.
+    pub warnings: String,
+}
+
+/// A configuration that has to be confirmed, or else gives way to the one before.
+#[derive(Clone, Debug)]
+pub(super) struct Unconfirmed {
+    pub(super) until: Instant,
+    pub(super) back_to: Source,
+}
+
+impl Controller {
+    /// What [`Self::reload`] would do. One code path: the plan that is printed is the plan that is applied.
+    ///
+    /// # Errors
+    /// The configuration cannot be used; what is wrong with it, as told to a person.
+    pub fn plan(&self, source: &Source, admit: Admit<'_>) -> Result<Outlook, String> {
+        self.prepare(source, admit).map(|(_, outlook)| outlook)
+    }
+
+    /// Puts another configuration in force; one that cannot be used changes nothing. With `confirm` it is taken back
+    /// after that time, unless [`Self::confirm`] is called.
+    ///
+    /// # Errors
+    /// As [`Self::plan`].
+    pub fn reload(
+        &mut self,
+        source: Source,
+        cause: Cause,
+        confirm: Option<Duration>,
+        admit: Admit<'_>,
+        now: Instant,
+    ) -> Result<Outlook, String> {
+        let at = self.time(now);
+        let (snapshot, outlook) = match self.prepare(&source, admit) {
+            Ok(prepared) => prepared,
+            Err(report) => {
+                log::error!(file = source.file; "the configuration is refused, and nothing is changed: {report}");
+                self.rejected = Some(Rejected { at, source, report: report.clone() });
+                return Err(report);
+            }
+        };
+        let back_to = match self.unconfirmed.take() {
+            Some(unconfirmed) => Some(unconfirmed.back_to),
+            None => self.history.back(0).map(|applied| applied.source.clone()),
+        };
+        self.unconfirmed = confirm.zip(back_to).map(|(time, back_to)| Unconfirmed { until: now + time, back_to });
+        self.rejected = None;
+        self.apply(snapshot, now);
+        log::info!(
+            file = source.file,
+            generation = self.snapshot().generation,
+            changes = outlook.plan.changes.len(),
+            cause = cause.name();
+            "configuration in force"
+        );
+        self.history.push(Applied { at, cause, source });
+        self.effects.history = true;
+        Ok(outlook)
+    }
+
+    /// Puts that configuration in force again which was so many changes ago.
+    ///
+    /// # Errors
+    /// There is none, or it cannot be used any more.
+    pub fn rollback(&mut self, steps: usize, admit: Admit<'_>, now: Instant) -> Result<Outlook, String> {
+        let Some(applied) = self.history.back(steps) else {
+            let kept = self.history.iter().count().saturating_sub(1);
+            return Err(format!(
+                "{steps} changes back there is no configuration: {kept} are kept, see `tungate history`"
+            ));
+        };
+        self.reload(applied.source.clone(), Cause::Rollback, None, admit, now)
+    }
+
+    /// The configuration in force stays; false if it would have stayed anyway.
+    pub fn confirm(&mut self) -> bool {
+        self.unconfirmed.take().is_some()
+    }
+
+    /// Until when the configuration in force has to be confirmed.
+    pub fn unconfirmed_until(&self) -> Option<Instant> {
+        self.unconfirmed.as_ref().map(|unconfirmed| unconfirmed.until)
+    }
+
+    /// Nobody has confirmed it: perhaps he cannot, by what it has changed.
+    pub(super) fn give_way(&mut self, now: Instant) {
+        if let Some(unconfirmed) = self.unconfirmed.take_if(|unconfirmed| unconfirmed.until <= now) {
+            log::warn!("the configuration was not confirmed in time: the one before is put in force again");
+            // It was in force before: if the system would have it no more, that has been told.
+            let _ = self.reload(unconfirmed.back_to, Cause::Unconfirmed, None, &|_| Ok(()), now);
+        }
+    }
+
+    fn prepare(&self, source: &Source, admit: Admit<'_>) -> Result<(Snapshot, Outlook), String> {
+        let old = self.snapshot();
+        let new = config::load(&source.text, &source.file, Some(&old), &self.host_name).map_err(|r| r.to_string())?;
+        admit(&new)?;
+        let plan = plan(&old, &new);
+        let drained = plan.removed.iter().map(|id| u64::from(self.shared.loads.get(*id))).sum();
+        let kept = u64::from(self.shared.table.len()).saturating_sub(drained);
+        let warnings = new.warnings.to_string();
+        Ok((new.restrained_by(&old.gateway), Outlook { plan, kept, drained, warnings }))
+    }
+}
+
+/// Says why the machine cannot take a configuration, if it cannot.
+pub type Admit<'a> = &'a dyn Fn(&Snapshot) -> Result<(), String>;
