@@ -44,7 +44,7 @@ pub(super) struct Explain {
     /// Size of the IP packet in bytes [default: no payload]
     #[arg(long, value_name = "BYTES")]
     size: Option<u16>,
-    /// How to print it
+    /// How to print it; wide and JSON have the packet that leaves, in hex, too
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]
     output: Format,
     #[command(flatten)]
@@ -104,7 +104,8 @@ impl Explain {
             None => self.ask(&packet)?,
         };
         match self.output {
-            Format::Table | Format::Wide => tell(&explanation, out)?,
+            Format::Table => tell(&explanation, false, out)?,
+            Format::Wide => tell(&explanation, true, out)?,
             Format::Json | Format::Jsonl => {
                 let mut printer = Printer::new(out, self.output, &EXPLAIN);
                 printer.item(&explanation)?;
@@ -179,11 +180,11 @@ fn take(response: Response) -> Result<Vec<Explanation>, Response> {
     if let Response::Explained(explanation) = response { Ok(vec![*explanation]) } else { Err(response) }
 }
 
-fn tell(explanation: &Explanation, out: &mut dyn Write) -> Result<(), Failure> {
+fn tell(explanation: &Explanation, whole: bool, out: &mut dyn Write) -> Result<(), Failure> {
     for stage in &explanation.stages {
         writeln!(out, "{:<10} {}", stage.stage, stage.text)?;
     }
-    if let Some(packet) = &explanation.packet_out {
+    if let Some(packet) = explanation.packet_out.as_ref().filter(|_| whole) {
         writeln!(out, "{:<10} {packet}", "packet out")?;
     }
     Ok(())

@@ -137,7 +137,7 @@ drop_reasons! {
     Protocol "protocol" "the service does not carry this protocol"
     HandoffFull "handoff-full" "the worker that owns the flow could not take the packet"
     TooBig "too-big" "does not fit the tunnel to its backend and may not be cut; its sender is told, or must not be"
-    TunnelUnreachable "tunnel-unreachable" "an ICMP error says that a packet in a tunnel did not reach its backend"
+    TunnelUnreachable "tunnel-unreachable" "an ICMP error says that a packet in a tunnel did not reach its backend: is decap running there?"
     SendFailed "send-failed" "the kernel refused the packet"
 }
 

@@ -21,9 +21,17 @@ pub(super) fn print(config: &DecapConfig, out: &mut dyn Write) -> io::Result<()>
     addresses(config, out)?;
     filters(config, devices.iter().map(|(name, ..)| name.as_str()), out)?;
     segment_sizes(config, out)?;
-    writeln!(out, "\n# To undo:")?;
-    for (name, ..) in &devices {
+    undo(config, devices.iter().map(|(name, ..)| name.as_str()), out)
+}
+
+/// Settings of the kernel may have been what they are for another reason, and stay.
+fn undo<'a>(config: &DecapConfig, devices: impl Iterator<Item = &'a str>, out: &mut dyn Write) -> io::Result<()> {
+    writeln!(out, "\n# To undo (the sysctls of `all` may serve others, too: they stay)")?;
+    for name in devices {
         writeln!(out, "#   ip link del {name}")?;
+    }
+    for (_, option) in gue_families(config) {
+        writeln!(out, "#   ip {option}fou del port {GUE_PORT}")?;
     }
     for vip in &config.vips {
         writeln!(out, "#   {}", address("del", *vip))?;
@@ -63,12 +71,18 @@ fn gue_ports(config: &DecapConfig, out: &mut dyn Write) -> io::Result<()> {
         return Ok(());
     }
     writeln!(out, "# GUE: what comes to its port goes on to the devices below")?;
-    for (v4, module, option) in [(true, "fou", ""), (false, "fou6", "-6 ")] {
-        if config.from.iter().any(|gateway| gateway.is_ipv4() == v4) {
-            writeln!(out, "modprobe {module}\nip {option}fou add port {GUE_PORT} gue")?;
-        }
+    for (module, option) in gue_families(config) {
+        writeln!(out, "modprobe {module}\nip {option}fou add port {GUE_PORT} gue")?;
     }
     writeln!(out)
+}
+
+/// The module and the option of `ip` for each family in which GUE comes.
+fn gue_families(config: &DecapConfig) -> impl Iterator<Item = (&'static str, &'static str)> {
+    let gue = config.encapsulations.contains(&Encapsulation::Gue);
+    let comes = move |v4: bool| gue && config.from.iter().any(|gateway| gateway.is_ipv4() == v4);
+    let families = [(true, "fou", ""), (false, "fou6", "-6 ")].into_iter();
+    families.filter(move |(v4, ..)| comes(*v4)).map(|(_, module, option)| (module, option))
 }
 
 /// The VIPs on the loopback, and no answer to ARP for them: their packets must go on going to the gateway.

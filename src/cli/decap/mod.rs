@@ -100,7 +100,8 @@ impl Decapsulate {
         let (snapshot, _) = check::load(file)?;
         let config = DecapConfig { interface, ..of_gateway(&snapshot) };
         if config.vips.is_empty() {
-            return Err(Failure::no(format!("{}: no service has `mode = \"dsr\"`", file.display())));
+            return Err(Failure::no(format!("{}: no service has `mode = \"dsr\"`", file.display()))
+                .help("only backends of such services need it"));
         }
         Ok(config)
     }
