@@ -143,13 +143,16 @@ impl<'a> Tungate<'a> {
     pub(crate) fn launch(lab: &'a Lab, configuration: &str) -> Self {
         let folder = lab.folder();
         let socket = folder.join("tungate.sock");
-        let (socket_path, state) = (socket.display(), folder.display());
-        let places = format!("[gateway]\nadmin-socket = \"{socket_path}\"\nstate-dir = \"{state}\"\n");
         let file = folder.join("tungate.toml");
-        fs::write(&file, configuration.replacen("[gateway]\n", &places, 1)).expect("the lab's folder takes files");
+        fs::write(&file, placed(folder, configuration)).expect("the lab's folder takes files");
         let host = lab.gateway();
         let daemon = host.start_words(&[env!("CARGO_BIN_EXE_tungate"), "run", "-c", path(&file)]);
         Self { host, daemon, socket }
+    }
+
+    /// A configuration with the lab's folders.
+    pub(crate) fn placed(&self, configuration: &str) -> String {
+        placed(self.socket.parent().expect("it has a folder"), configuration)
     }
 
     /// Runs `tungate WORDS` against this daemon.
@@ -215,6 +218,12 @@ impl Drop for Tungate<'_> {
             crate::runner::add_to_failure(&text);
         }
     }
+}
+
+fn placed(folder: &std::path::Path, configuration: &str) -> String {
+    let (socket, state) = (folder.join("tungate.sock"), folder.display());
+    let places = format!("[gateway]\nadmin-socket = \"{}\"\nstate-dir = \"{state}\"\n", socket.display());
+    configuration.replacen("[gateway]\n", &places, 1)
 }
 
 fn path(path: &std::path::Path) -> &str {

@@ -9,6 +9,7 @@ mod http;
 mod icmp;
 mod lifecycle;
 mod mtu;
+mod reload;
 mod scale;
 mod udp;
 
@@ -25,6 +26,7 @@ pub(crate) fn all() -> Vec<Case> {
         mtu::cases(),
         lifecycle::cases(),
         affinity::cases(),
+        reload::cases(),
         dsr::cases(),
         scale::cases(),
         abuse::cases(),

@@ -37,12 +37,7 @@ pub(super) fn talk(to: &[SocketAddr], count: usize) -> io::Result<()> {
         crowd.open_all(*address, crowd.members.len() + count)?;
     }
     super::print(&format!("open {}\n", crowd.members.len()));
-    let over = Arc::new(AtomicBool::new(false));
-    let heard = Arc::clone(&over);
-    thread::spawn(move || {
-        let _ = io::stdin().read_to_end(&mut Vec::new());
-        heard.store(true, Ordering::Relaxed);
-    });
+    let over = until_the_end_of_input();
     let mut round = 1;
     while !over.load(Ordering::Relaxed) {
         round += 1;
@@ -51,6 +46,45 @@ pub(super) fn talk(to: &[SocketAddr], count: usize) -> io::Result<()> {
     }
     super::print(&format!("verified {} in {round} rounds\n", crowd.members.len()));
     Ok(())
+}
+
+/// Opens so many connections a second, one after the other; each sends a word, hears it again and closes. Says how many
+/// were served at the end of standard input.
+pub(super) fn visit(to: SocketAddr, rate: usize) -> io::Result<()> {
+    let over = until_the_end_of_input();
+    let pause = Duration::from_secs(1) / u32::try_from(rate).expect("a rate of people's size");
+    let (mut served, mut failed) = (0, 0);
+    while !over.load(Ordering::Relaxed) {
+        match visit_once(to) {
+            Ok(()) => served += 1,
+            Err(error) => {
+                failed += 1;
+                super::print(&format!("visit {}: {error}\n", served + failed));
+            }
+        }
+        thread::sleep(pause);
+    }
+    super::print(&format!("served {served}, failed {failed}\n"));
+    Ok(())
+}
+
+fn visit_once(to: SocketAddr) -> io::Result<()> {
+    let mut stream = std::net::TcpStream::connect_timeout(&to, SILENCE)?;
+    stream.set_read_timeout(Some(SILENCE))?;
+    let mut heard = [0; 5];
+    stream.write_all(b"hello")?;
+    stream.read_exact(&mut heard)
+}
+
+/// True from the end of standard input on.
+fn until_the_end_of_input() -> Arc<AtomicBool> {
+    let over = Arc::new(AtomicBool::new(false));
+    let heard = Arc::clone(&over);
+    thread::spawn(move || {
+        let _ = io::stdin().read_to_end(&mut Vec::new());
+        heard.store(true, Ordering::Relaxed);
+    });
+    over
 }
 
 struct Crowd {

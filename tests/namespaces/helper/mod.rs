@@ -19,6 +19,7 @@ pub(crate) fn main(arguments: &[String]) -> ExitCode {
         ["tcp-echo", at] => echo::tcp(address(at)),
         ["udp-echo", at] => echo::udp(address(at)),
         ["connections", to, n] => connections::hold(address(to), count(n)),
+        ["visits", to, rate] => connections::visit(address(to), count(rate)),
         ["talk", n, ref to @ ..] => connections::talk(&to.iter().map(|to| address(to)).collect::<Vec<_>>(), count(n)),
         ["abuse", interface, seconds, rate] => abuse::abuse(interface, count(seconds) as u64, count(rate)),
         ["datagrams", to, n] => datagrams::exchange(address(to), count(n)),
