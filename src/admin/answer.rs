@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::explain::explain;
 use super::filter::FlowFilter;
-use super::rows::{BackendRow, ConfigRow, CountRow, DropRow, FlowRow, ServiceRow, WorkerRow};
+use super::rows::{BackendRow, ConfigRow, CountRow, DropRow, FlowRow, ServiceRow, SourceRow, WorkerRow};
 use super::{Request, Response, Responses, hex, operate};
 use crate::config::{self, BackendId, Mode, ServiceId, Snapshot};
 use crate::control::history::Source;
@@ -65,6 +65,7 @@ pub fn answer(request: Request, state: &mut State<'_>) -> Responses {
         }),
         Request::ShowWorkers => one(Response::Workers(workers(state))),
         Request::ShowDrops => one(Response::Drops(drops(shared))),
+        Request::ShowSources => one(Response::Sources(sources(state, &snapshot))),
         Request::ShowConfig => one(Response::Config(config(state.controller, &snapshot))),
         Request::ShowHistory => one(operate::history(state.controller)),
         Request::ShowRejected => one(operate::rejected(state.controller)),
@@ -224,6 +225,18 @@ fn drops(shared: &Shared) -> Vec<DropRow> {
         meaning: reason.meaning().to_owned(),
     };
     DropReason::ALL.iter().map(row).collect()
+}
+
+fn sources(state: &State<'_>, snapshot: &Snapshot) -> Vec<SourceRow> {
+    let row = |(service, source): (ServiceId, &crate::control::discovery::Source)| SourceRow {
+        name: source.config().source.to_string(),
+        service: snapshot.service(service).name.clone(),
+        state: source.state().name().to_owned(),
+        age_s: source.good_at().map(|at| state.now.since(at).as_secs()),
+        backends: source.backends() as u64,
+        last_error: source.problem().map(str::to_owned),
+    };
+    state.controller.sources().all().map(row).collect()
 }
 
 fn mode(mode: Mode) -> &'static str {

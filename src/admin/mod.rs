@@ -22,7 +22,7 @@ pub use explain::{explain, reason, word};
 pub use filter::FlowFilter;
 pub use rows::{
     BackendRow, BenchRow, ChangeRow, ConfigRow, CountRow, DropRow, Explanation, FlowRow, HistoryRow, PlanRow, Probe,
-    RejectedRow, ServiceRow, Stage, WorkerRow,
+    RejectedRow, ServiceRow, SourceRow, Stage, WorkerRow,
 };
 
 /// Version of the lines on the socket. Fields and requests are added within a version; a change of meaning makes a new
@@ -57,6 +57,8 @@ pub enum Request {
     ShowWorkers,
     /// All drop reasons, those that never occurred included.
     ShowDrops,
+    /// The sources of backends.
+    ShowSources,
     /// The running configuration.
     ShowConfig,
     /// Ends the flows that the filter lets through.
@@ -130,6 +132,8 @@ pub enum Response {
     Workers(Vec<WorkerRow>),
     /// To [`Request::ShowDrops`].
     Drops(Vec<DropRow>),
+    /// To [`Request::ShowSources`].
+    Sources(Vec<SourceRow>),
     /// To [`Request::ShowConfig`].
     Config(ConfigRow),
     /// To [`Request::Explain`].

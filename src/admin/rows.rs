@@ -40,6 +40,23 @@ pub struct ServiceRow {
     pub affinity_clients: u64,
 }
 
+/// Item of a `SourceList`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceRow {
+    /// What is asked: `file /etc/tungate/web.toml`.
+    pub name: String,
+    /// For which service.
+    pub service: String,
+    /// `fresh`: its last answer was good; `stale`: one before was; `failed`: none yet.
+    pub state: String,
+    /// Seconds since the last good answer.
+    pub age_s: Option<u64>,
+    /// Backends that the service has from it.
+    pub backends: u64,
+    /// Why it has no answer, or why something that it has found is not used.
+    pub last_error: Option<String>,
+}
+
 /// Item of a `BackendList`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BackendRow {

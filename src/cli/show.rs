@@ -8,10 +8,10 @@ use serde::Serialize;
 
 use super::exit::{Exit, Failure};
 use super::output::{Format, Listing, Printer, View};
-use super::views::{BACKENDS, CONFIG, COUNT, DROPS, FLOWS, REJECTED, SERVICES, WORKERS};
+use super::views::{BACKENDS, CONFIG, COUNT, DROPS, FLOWS, REJECTED, SERVICES, SOURCES, WORKERS};
 use crate::admin::{
     BackendRow, ConfigRow, CountRow, DropRow, FlowFilter, FlowRow, RejectedRow, Request, Response, ServiceRow,
-    WorkerRow,
+    SourceRow, WorkerRow,
 };
 use crate::io::serve::{AskError, Client};
 use crate::wire::Prefix;
@@ -74,6 +74,13 @@ pub(super) enum Show {
     },
     /// Dropped packets by reason (wide: also the reasons that never occurred)
     Drops {
+        #[command(flatten)]
+        daemon: Daemon,
+        #[command(flatten)]
+        listing: Listing,
+    },
+    /// Where backends are found that the configuration does not list
+    Sources {
         #[command(flatten)]
         daemon: Daemon,
         #[command(flatten)]
@@ -166,6 +173,9 @@ impl Show {
             Self::Drops { daemon, listing } => {
                 let take = if listing.output == Format::Table { drops_that_occurred } else { drops };
                 Ask { daemon, listing, request: Request::ShowDrops }.list(out, &DROPS, take)
+            }
+            Self::Sources { daemon, listing } => {
+                Ask { daemon, listing, request: Request::ShowSources }.list(out, &SOURCES, sources)
             }
             // For people it is the text that is worth reading, not a table of one row.
             Self::Config { rejected: true, daemon, listing } if listing.output == Format::Table => {
@@ -305,6 +315,10 @@ fn drops(response: Response) -> Result<Vec<DropRow>, Response> {
 
 fn drops_that_occurred(response: Response) -> Result<Vec<DropRow>, Response> {
     Ok(drops(response)?.into_iter().filter(|row| row.packets > 0).collect())
+}
+
+fn sources(response: Response) -> Result<Vec<SourceRow>, Response> {
+    if let Response::Sources(rows) = response { Ok(rows) } else { Err(response) }
 }
 
 fn configs(response: Response) -> Result<Vec<ConfigRow>, Response> {

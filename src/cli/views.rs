@@ -6,7 +6,8 @@ use serde::Serialize;
 
 use super::output::{Column, View, size, span};
 use crate::admin::{
-    BackendRow, ConfigRow, CountRow, DropRow, FlowRow, HistoryRow, PlanRow, RejectedRow, ServiceRow, WorkerRow,
+    BackendRow, ConfigRow, CountRow, DropRow, FlowRow, HistoryRow, PlanRow, RejectedRow, ServiceRow, SourceRow,
+    WorkerRow,
 };
 
 pub(super) static SERVICES: View<ServiceRow> = View {
@@ -90,6 +91,18 @@ pub(super) static WORKERS: View<WorkerRow> = View {
         Column { title: "+>CONSUMED", cell: |w| w.consumed.to_string() },
         Column { title: "+>HANDED OVER", cell: |w| w.handed_over.to_string() },
         Column { title: "+>SEGMENTED", cell: |w| w.segmented.to_string() },
+    ],
+};
+
+pub(super) static SOURCES: View<SourceRow> = View {
+    kind: "SourceList",
+    columns: &[
+        Column { title: "NAME", cell: |s| s.name.clone() },
+        Column { title: "SERVICE", cell: |s| s.service.clone() },
+        Column { title: "STATE", cell: |s| s.state.clone() },
+        Column { title: ">AGE", cell: |s| s.age_s.map_or_else(|| "-".to_owned(), span) },
+        Column { title: ">BACKENDS", cell: |s| s.backends.to_string() },
+        Column { title: "LAST ERROR", cell: |s| s.last_error.clone().unwrap_or_else(|| "-".to_owned()) },
     ],
 };
 

@@ -6,7 +6,6 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::check::CheckedBackend;
 use super::{Backend, BackendId, Carried, Mode, Service, ServiceId, Snapshot};
 use crate::wire::{Address, Prefix};
 
@@ -89,9 +88,14 @@ impl<'a> Ids<'a> {
     }
 
     /// `None` if none is left.
-    pub(super) fn backend(&mut self, service: ServiceId, backend: &CheckedBackend) -> Option<BackendId> {
-        let identity = (service, backend.name.get_ref().as_str(), backend.address, backend.port);
-        self.backends.get(&identity).copied().or_else(|| self.free_backends.next().map(BackendId))
+    pub(super) fn backend(
+        &mut self,
+        service: ServiceId,
+        name: &str,
+        address: Address,
+        port: Option<u16>,
+    ) -> Option<BackendId> {
+        self.backends.get(&(service, name, address, port)).copied().or_else(|| self.free_backends.next().map(BackendId))
     }
 }
 

@@ -237,11 +237,30 @@ pub(super) const SERVICE: &[Key] = &[
     Key::later("health", "remove the table: every backend counts as healthy; weight = 0 takes one out"),
     Key::later("passive", "remove the table: every backend counts as healthy; weight = 0 takes one out"),
     Key::new(
+        "discovery",
+        Table { keys: DISCOVERY, place: "`[service.discovery]`" },
+        Depends,
+        "Where more backends are found, besides those that are listed.",
+    ),
+    Key::new(
         "limits",
         Table { keys: LIMITS, place: "`[service.limits]`" },
         Depends,
         "How many flows the service takes; what is beyond is dropped.",
     ),
+];
+
+/// `[service.discovery]`.
+pub(super) const DISCOVERY: &[Key] = &[
+    Key::new("source", Kind::Word(SOURCE), Depends, "What is asked for backends. Default: nothing."),
+    Key::new(
+        "path",
+        Text,
+        Depends,
+        "file: a list of backends, as `backends = [{ address = \"10.0.0.1:8080\" }]`; JSON if its name ends in .json, \
+         else TOML.",
+    ),
+    Key::new("interval", Kind::Duration, Depends, "How often the source is asked. Default: each second."),
 ];
 
 /// `[service.limits]`.
@@ -274,6 +293,11 @@ pub(super) const BACKEND: &[Key] = &[
     Key::new("backup", Flag, Default("false"), "Used only when no other backend is available."),
 ];
 
+const SOURCE: &[Word] = &[
+    now("file"),
+    later("dns", "use source = \"file\", written by what knows the names"),
+    later("http", "use source = \"file\", written by what fetches the list"),
+];
 const PROTOCOL: &[Word] = &[now("tcp"), now("udp"), now("any")];
 const MODE: &[Word] = &[now("nat"), now("dsr"), later("terminate", "use mode = \"nat\"")];
 const AFFINITY: &[Word] = &[now("none"), now("client-ip")];
@@ -306,6 +330,7 @@ mod tests {
                 let sources = "[gateway]\nsource-addresses = ['10.99.0.10']";
                 format!("{sources}\n{service}\nbackends = [{{ address = '10.0.0.1', {line} }}]\n")
             }
+            "discovery" => format!("{service}\nbackends = []\n[service.discovery]\n{line}\n"),
             "limits" => format!("{service}\nbackends = []\n[service.limits]\n{line}\n"),
             other => format!("[{other}]\n{line}\n"),
         }
@@ -316,6 +341,7 @@ mod tests {
         ("gateway", GATEWAY),
         ("timeouts", TIMEOUTS),
         ("service", SERVICE),
+        ("discovery", DISCOVERY),
         ("limits", LIMITS),
         ("backend", BACKEND),
     ];

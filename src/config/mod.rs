@@ -5,6 +5,7 @@
 
 mod check;
 mod diagnostic;
+mod discovery;
 mod identity;
 mod keys;
 mod limits;
@@ -21,6 +22,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use self::diagnostic::{Code, Diagnostic, Label, Report, Severity};
+pub use self::discovery::{Discovery, Found, Source, read_backends};
 use self::identity::Places;
 pub use self::identity::Retired;
 pub use self::limits::{Limits, Rate};
@@ -181,6 +183,8 @@ pub struct Service {
     pub limits: Limits,
     /// Whether a client's flows stay together.
     pub affinity: Option<Affinity>,
+    /// Where more backends are found.
+    pub discovery: Option<Discovery>,
 }
 
 impl Service {
@@ -263,6 +267,8 @@ pub struct Backend {
     pub weight: u16,
     /// Used only when no other is available.
     pub backup: bool,
+    /// Whether it was found, and is not listed in the configuration.
+    pub discovered: bool,
 }
 
 impl Backend {

@@ -4,7 +4,9 @@ use std::collections::HashSet;
 use std::fmt;
 use std::time::Duration;
 
-use super::{Affinity, Backend, BackendId, Gateway, Mode, Rate, Service, ServiceId, Snapshot, Timeouts, Workers};
+use super::{
+    Affinity, Backend, BackendId, Discovery, Gateway, Mode, Rate, Service, ServiceId, Snapshot, Timeouts, Workers,
+};
 
 /// All changes, in the order of the new file; what is removed last.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -155,10 +157,19 @@ fn service(service: &Service) -> Vec<Field> {
         ("mode", way(service.mode), Effect::NewFlows),
         ("balance", service.balance.name().to_owned(), Effect::NewFlows),
         ("affinity", affinity(service.affinity), Effect::NewFlows),
+        ("discovery", discovery(service.discovery.as_ref()), Effect::InPlace),
         ("new-flows", rate(limits.new_flows), Effect::InPlace),
         ("new-flows-per-client", rate(limits.new_flows_per_client), Effect::InPlace),
         ("max-flows", number(limits.max_flows), Effect::InPlace),
     ]
+}
+
+fn discovery(discovery: Option<&Discovery>) -> String {
+    let Some(Discovery { source, interval }) = discovery else { return "none".to_owned() };
+    match interval {
+        Some(interval) => format!("{source} every {} ms", interval.as_millis()),
+        None => source.to_string(),
+    }
 }
 
 fn fields(backend: &Backend) -> Vec<Field> {

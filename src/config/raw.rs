@@ -67,7 +67,18 @@ pub(super) struct RawService {
     pub(super) balance: Option<&'static str>,
     pub(super) affinity: RawAffinity,
     pub(super) backends: List<RawBackend>,
+    pub(super) discovery: RawDiscovery,
     pub(super) limits: RawLimits,
+}
+
+/// `[service.discovery]`.
+#[derive(Debug)]
+pub(super) struct RawDiscovery {
+    /// The header.
+    pub(super) span: Range<usize>,
+    pub(super) source: Option<Set<&'static str>>,
+    pub(super) path: Option<Set<String>>,
+    pub(super) interval: Option<Set<Duration>>,
 }
 
 /// The keys of a service that begin so.
@@ -170,10 +181,24 @@ impl RawService {
                 max_clients: values.integer("affinity-max-clients"),
             },
             backends: values.tables("backends").map(RawBackend::new),
+            discovery: RawDiscovery::new(values.table("discovery")),
             limits: RawLimits::new(values.table("limits")),
         };
         values.all_read();
         service
+    }
+}
+
+impl RawDiscovery {
+    fn new(mut values: Values) -> Self {
+        let discovery = Self {
+            span: values.span.clone(),
+            source: values.word("source"),
+            path: values.text("path"),
+            interval: values.duration_if_any("interval"),
+        };
+        values.all_read();
+        discovery
     }
 }
 

@@ -97,6 +97,14 @@ impl Values {
         Some(integer)
     }
 
+    /// The duration, if it was written.
+    pub(super) fn duration_if_any(&mut self, key: &str) -> Option<Set<Duration>> {
+        let Value::Duration(duration) = self.found.remove(key)? else {
+            unreachable!("`{key}` is not listed as a duration")
+        };
+        Some(duration)
+    }
+
     pub(super) fn rate(&mut self, key: &str) -> Option<Set<Rate>> {
         let Value::Rate(rate) = self.found.remove(key)? else { unreachable!("`{key}` is not listed as a rate") };
         Some(rate)

@@ -1,5 +1,6 @@
 //! The one owner of slow state, and the only writer of the engine's policy.
 
+mod found;
 mod reload;
 
 use std::collections::{HashMap, HashSet};
@@ -7,6 +8,7 @@ use std::sync::atomic::{Ordering, fence};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use super::discovery::Sources;
 use super::history::{Applied, Cause, History, Rejected, Source};
 use super::overrides::{Operation, Override, Overrides, UnixTime};
 use super::standing::{Health, Observed, Presence, Standing};
@@ -38,6 +40,7 @@ pub struct Controller {
     rejected: Option<Rejected>,
     unconfirmed: Option<Unconfirmed>,
     overrides: Overrides,
+    sources: Sources,
     observed: HashMap<BackendId, Observed>,
     /// Whether the policy in force is not what would be made now.
     outdated: bool,
@@ -61,11 +64,15 @@ pub struct Effects {
     pub overrides: bool,
     /// So is the history.
     pub history: bool,
+    /// Other sources are to be asked for backends.
+    pub sources: bool,
 }
 
 impl Controller {
     /// Of a gateway that goes by its configuration alone. `epoch` is the time of day, since 1970, at [`Instant::ZERO`].
     pub fn new(shared: Arc<Shared>, epoch: Duration) -> Self {
+        let mut sources = Sources::default();
+        let sources_changed = sources.follow(&shared.policy.load().snapshot);
         Self {
             shared,
             epoch,
@@ -74,12 +81,13 @@ impl Controller {
             rejected: None,
             unconfirmed: None,
             overrides: Overrides::default(),
+            sources,
             observed: HashMap::new(),
             outdated: false,
             closed: false,
             superseded: Vec::new(),
             next_sweep: None,
-            effects: Effects::default(),
+            effects: Effects { sources: sources_changed, ..Effects::default() },
         }
     }
 
@@ -125,6 +133,9 @@ impl Controller {
 
     /// Puts another configuration in force. It must have been made from [`Self::snapshot`].
     pub fn apply(&mut self, snapshot: Snapshot, now: Instant) {
+        self.effects.sources |= self.sources.follow(&snapshot);
+        let (snapshot, refused) = self.complete(snapshot);
+        self.sources.refuse(&refused);
         let time = self.time(now);
         let saw = self.overrides.see(&self.snapshot(), time);
         self.effects.overrides |= self.overrides.see(&snapshot, time) || saw;

@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 
 use super::addresses::{Kept, Watched, own_addresses};
 use super::announce::{AnnounceError, Announcer};
+use super::discovery::{Discoverer, Heard};
 use super::netlink::{Netlink, NetlinkError};
 use super::routes::Routes;
 use super::segmenting::Segmenting;
@@ -39,6 +40,8 @@ pub struct Daemon {
     /// Answers for our addresses as long as it lives.
     announcer: Option<Announcer>,
     state: StateDir,
+    /// Asks for backends, if there was ever something to ask.
+    discoverer: Option<Discoverer>,
     routes: Option<Routes>,
     addresses: Watched,
     unreachable: Unreachable,
@@ -81,6 +84,7 @@ impl Daemon {
             workers: Vec::new(),
             announcer,
             state: StateDir::none(),
+            discoverer: None,
             routes,
             addresses: watched,
             unreachable: Unreachable::default(),
@@ -123,6 +127,9 @@ impl Daemon {
 
     /// Does what has become due in the slow state.
     pub fn handle_timeout(&mut self) {
+        while let Some(Heard { service, asked, answer }) = self.discoverer.as_ref().and_then(Discoverer::next) {
+            self.controller.hear(service, &asked, answer, sys::now());
+        }
         self.controller.handle_timeout(sys::now());
         let effects = self.controller.effects();
         if effects.policy {
@@ -136,6 +143,22 @@ impl Daemon {
         }
         if effects.history {
             self.state.write(HISTORY, &self.controller.history().to_text());
+        }
+        if effects.sources {
+            self.ask_sources();
+        }
+    }
+
+    /// Has those asked for backends that are to be asked now.
+    fn ask_sources(&mut self) {
+        if self.discoverer.is_none() && self.controller.sources().wanted().next().is_some() {
+            match Discoverer::start() {
+                Ok(discoverer) => self.discoverer = Some(discoverer),
+                Err(error) => log::error!("no source is asked for backends: {}", with_remedy(&error)),
+            }
+        }
+        if let Some(discoverer) = &self.discoverer {
+            discoverer.follow(self.controller.sources().wanted());
         }
     }
 

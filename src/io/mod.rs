@@ -7,6 +7,7 @@ pub mod control;
 pub mod daemon;
 pub mod decap;
 pub mod diagnosis;
+pub mod discovery;
 pub mod log;
 pub mod memory;
 pub mod namespace;

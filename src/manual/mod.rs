@@ -9,15 +9,16 @@
 //! 5. [`nat`]: full NAT and keeping the client's address, source ports, hairpins
 //! 6. [`dsr`]: direct server return: tunnels to backends that answer the clients themselves
 //! 7. [`schedulers`]: which backend a new flow goes to
-//! 8. [`timeouts`]: how long a flow is remembered, and which RFC says so
-//! 9. [`limits`]: how many flows a gateway and its services take, and what a flood does
-//! 10. [`packets`]: what happens to odd packets, and our choice where the references disagree
-//! 11. [`kernel`]: what differs from the kernel's own NAT, and how that is known
-//! 12. [`drops`]: all reasons for which a packet is dropped
-//! 13. [`troubleshooting`]: from what one sees to what to do
-//! 14. [`json`]: what programs can read
-//! 15. [`exit_codes`]: what scripts can rely on
-//! 16. [`requirements`]: the rules for packets, and the tests that show each of them
+//! 8. [`discovery`]: backends that the configuration does not list
+//! 9. [`timeouts`]: how long a flow is remembered, and which RFC says so
+//! 10. [`limits`]: how many flows a gateway and its services take, and what a flood does
+//! 11. [`packets`]: what happens to odd packets, and our choice where the references disagree
+//! 12. [`kernel`]: what differs from the kernel's own NAT, and how that is known
+//! 13. [`drops`]: all reasons for which a packet is dropped
+//! 14. [`troubleshooting`]: from what one sees to what to do
+//! 15. [`json`]: what programs can read
+//! 16. [`exit_codes`]: what scripts can rely on
+//! 17. [`requirements`]: the rules for packets, and the tests that show each of them
 //!
 //! `tungate manual CHAPTER` prints one. Each verb has a manual page, too: `tungate man DIR` writes them.
 
@@ -50,6 +51,11 @@ pub const CHAPTERS: &[Chapter] = &[
         text: include_str!("operating.md"),
     },
     Chapter {
+        name: "reload",
+        about: "another configuration in the same process, backends in maintenance",
+        text: include_str!("reload.md"),
+    },
+    Chapter {
         name: "nat",
         about: "full NAT and keeping the client's address, source ports, hairpins",
         text: include_str!("nat.md"),
@@ -60,6 +66,11 @@ pub const CHAPTERS: &[Chapter] = &[
         text: include_str!("dsr.md"),
     },
     Chapter { name: "schedulers", about: "which backend a new flow goes to", text: include_str!("schedulers.md") },
+    Chapter {
+        name: "discovery",
+        about: "backends that the configuration does not list",
+        text: include_str!("discovery.md"),
+    },
     Chapter {
         name: "timeouts",
         about: "how long a flow is remembered, and which RFC says so",
@@ -97,6 +108,10 @@ pub const CHAPTERS: &[Chapter] = &[
 
 pub mod configuration {
     #![doc = include_str!("configuration.md")]
+}
+
+pub mod discovery {
+    #![doc = include_str!("discovery.md")]
 }
 
 pub mod drops {

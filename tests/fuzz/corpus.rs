@@ -148,6 +148,7 @@ fn questions() -> Vec<Request> {
         Request::CountFlows(filter.clone()),
         Request::ShowWorkers,
         Request::ShowDrops,
+        Request::ShowSources,
         Request::ShowConfig,
         Request::KillFlows(filter),
         Request::Explain(Probe { packet: hex::encode(&[0x45, 0, 0, 20]) }),

@@ -18,6 +18,9 @@ name = "web"
 listen = "192.0.2.10:80"
 source-nat = false
 backends = [{ address = "10.0.0.1" }]
+[service.discovery]
+source = "file"
+path = "/etc/tungate/web.toml"
 "#;
 
 /// A gateway with one flow, asked.
@@ -68,6 +71,8 @@ fn the_fields_of_every_kind_are_explained() {
     assert_fields("WorkerList", &workers[0]);
     let Response::Drops(drops) = ask(Request::ShowDrops) else { panic!() };
     assert_fields("DropList", &drops[0]);
+    let Response::Sources(sources) = ask(Request::ShowSources) else { panic!() };
+    assert_fields("SourceList", &sources[0]);
     let Response::Config(config) = ask(Request::ShowConfig) else { panic!() };
     assert_fields("Config", &config);
     let probe = admin::Probe { packet: admin::hex::encode(&syn()) };

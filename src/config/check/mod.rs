@@ -11,7 +11,6 @@ use std::ops::Range;
 
 use toml::Spanned;
 
-pub(super) use self::service::CheckedBackend;
 use self::service::CheckedService;
 use super::diagnostic::{Code, Diagnostic};
 use super::identity::{Ids, Places, Retired};
@@ -74,13 +73,14 @@ fn with_ids(checked: CheckedService, ids: &mut Ids<'_>, backends: &mut Vec<Backe
     let first = backends.len();
     for backend in checked.backends.items {
         backends.push(Backend {
-            id: ids.backend(id, &backend)?,
+            id: ids.backend(id, backend.name.get_ref(), backend.address, backend.port)?,
             name: backend.name.into_inner(),
             service: id,
             address: backend.address,
             port: backend.port,
             weight: backend.weight,
             backup: backend.backup,
+            discovered: false,
         });
     }
     Some(Service {
@@ -93,5 +93,6 @@ fn with_ids(checked: CheckedService, ids: &mut Ids<'_>, backends: &mut Vec<Backe
         backends: backends[first..].iter().map(|backend| backend.id).collect(),
         limits: checked.limits,
         affinity: checked.affinity,
+        discovery: checked.discovery,
     })
 }

@@ -7,9 +7,9 @@ use toml::Spanned;
 
 use super::gateway::limits as limits_of_timeout;
 use crate::config::diagnostic::{Code, Diagnostic};
-use crate::config::raw::{RawAffinity, RawBackend, RawLimits, RawService};
+use crate::config::raw::{RawAffinity, RawBackend, RawDiscovery, RawLimits, RawService};
 use crate::config::values::{List, Set};
-use crate::config::{Affinity, Balance, Carried, Limits, Listen, Mode, text};
+use crate::config::{Affinity, Balance, Carried, Discovery, Limits, Listen, Mode, Source, text};
 use crate::wire::tunnel::Encapsulation;
 use crate::wire::{Address, Protocol};
 
@@ -28,6 +28,7 @@ pub(super) struct CheckedService {
     pub(super) backends: List<CheckedBackend>,
     pub(super) limits: Limits,
     pub(super) affinity: Option<Affinity>,
+    pub(super) discovery: Option<Discovery>,
     /// Where `max-flows` is written.
     pub(super) max_flows: Option<Range<usize>>,
 }
@@ -85,6 +86,7 @@ pub(super) fn check(raw: RawService, out: &mut Vec<Diagnostic>) -> CheckedServic
         backends: backends(raw.backends, out),
         limits: limits(&raw.limits),
         affinity: affinity(&raw.affinity, out),
+        discovery: discovery(&raw.discovery, out),
         max_flows: raw.limits.max_flows.as_ref().and_then(|most| most.span.clone()),
     };
     rates(&raw.limits, out);
@@ -180,6 +182,37 @@ fn affinity(raw: &RawAffinity, out: &mut Vec<Diagnostic>) -> Option<Affinity> {
         out.push(diagnostic.help("set `affinity = \"client-ip\"`, or remove the key"));
     }
     None
+}
+
+fn discovery(raw: &RawDiscovery, out: &mut Vec<Diagnostic>) -> Option<Discovery> {
+    if let Some(interval) = &raw.interval {
+        limits_of_timeout("interval", interval, out);
+    }
+    let written = raw.path.as_ref().and_then(|path| Some((path.value.as_str(), path.span.clone()?)));
+    if raw.source.as_ref().map(|word| word.value) != Some("file") {
+        if raw.source.is_none()
+            && let Some(span) = written.map(|(_, span)| span).or_else(|| raw.interval.as_ref()?.span.clone())
+        {
+            let diagnostic = Diagnostic::new(Code::MissingKey, span, "`source` is missing in `[service.discovery]`");
+            out.push(diagnostic.help("add a line like `source = \"file\"`"));
+        }
+        return None;
+    }
+    let Some((path, span)) = written else {
+        let diagnostic = Diagnostic::new(Code::MissingKey, raw.span.clone(), "a file that is to be read needs a path");
+        out.push(diagnostic.help("add a line like `path = \"/etc/tungate/web.toml\"`"));
+        return None;
+    };
+    if !path.starts_with('/') {
+        let diagnostic = Diagnostic::new(Code::Malformed, span, "this path does not begin at the root");
+        out.push(
+            diagnostic.help("write the whole path, as \"/etc/tungate/web.toml\": the daemon has no folder of its own"),
+        );
+    }
+    Some(Discovery {
+        source: Source::File(path.into()),
+        interval: raw.interval.as_ref().map(|interval| interval.value),
+    })
 }
 
 fn limits(raw: &RawLimits) -> Limits {
@@ -309,7 +342,7 @@ fn backend_addresses(service: &CheckedService, out: &mut Vec<Diagnostic>) {
 }
 
 fn weights(service: &CheckedService, out: &mut Vec<Diagnostic>) {
-    if !service.backends.whole {
+    if !service.backends.whole || service.discovery.is_some() {
         return;
     }
     let span = service.backends.span.clone().unwrap_or_default();
@@ -324,7 +357,11 @@ fn weights(service: &CheckedService, out: &mut Vec<Diagnostic>) {
 
 /// NAT keeps the family: a packet can only go to a backend of its own. A tunnel of either carries both.
 fn families(service: &CheckedService, out: &mut Vec<Diagnostic>) {
-    if service.has_tunnels() || !service.backends.whole || service.backends.items.is_empty() {
+    if service.has_tunnels()
+        || service.discovery.is_some()
+        || !service.backends.whole
+        || service.backends.items.is_empty()
+    {
         return;
     }
     let lacks = |v4: &bool| service.listens_in(*v4).is_some() && !service.has_backend_in(*v4);

@@ -113,6 +113,7 @@ impl Controller {
     fn prepare(&self, source: &Source, admit: Admit<'_>) -> Result<(Snapshot, Outlook), String> {
         let old = self.snapshot();
         let new = config::load(&source.text, &source.file, Some(&old), &self.host_name).map_err(|r| r.to_string())?;
+        let (new, _) = self.complete(new);
         admit(&new)?;
         let plan = plan(&old, &new);
         let drained = plan.removed.iter().map(|id| u64::from(self.shared.loads.get(*id))).sum();

@@ -90,6 +90,7 @@ fn the_key_is_name_address_and_port() {
         address: Address::v4([10, 0, 0, 1]),
         port,
         weight: 3,
+        discovered: false,
         backup: false,
     };
     assert_eq!(Candidate::new(BackendId(0), &backend(Some(80))).key, "b1 10.0.0.1:80");

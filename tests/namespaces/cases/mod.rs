@@ -4,6 +4,7 @@ mod abuse;
 mod affinity;
 mod bench;
 mod bulk;
+mod discovery;
 mod dsr;
 mod http;
 mod icmp;
@@ -27,6 +28,7 @@ pub(crate) fn all() -> Vec<Case> {
         lifecycle::cases(),
         affinity::cases(),
         reload::cases(),
+        discovery::cases(),
         dsr::cases(),
         scale::cases(),
         abuse::cases(),
