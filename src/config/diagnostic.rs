@@ -202,6 +202,10 @@ pub enum Code {
     PortBehindTunnel,
     /// `encapsulation` without tunnel, or `gre-key` without GRE.
     EncapsulationWithoutTunnel,
+    /// A health check without a port to go to.
+    CheckWithoutPort,
+    /// A key that the health check has no use for.
+    OfAnotherCheck,
     /// All weights of a service are 0.
     AllWeightsZero,
     /// A service without backends.
@@ -218,6 +222,8 @@ pub enum Code {
     IdleLimit,
     /// Something about clients that are remembered, where none is.
     IdleAffinity,
+    /// A health check that lasts longer than the time to the next.
+    LongCheck,
 }
 
 impl Code {
@@ -250,6 +256,8 @@ impl Code {
             Self::AnyWithoutTunnel => "E024",
             Self::PortBehindTunnel => "E025",
             Self::EncapsulationWithoutTunnel => "E026",
+            Self::CheckWithoutPort => "E027",
+            Self::OfAnotherCheck => "E028",
             Self::AllWeightsZero => "W001",
             Self::NoBackends => "W002",
             Self::ShortTimeout => "W003",
@@ -258,6 +266,7 @@ impl Code {
             Self::PortsCollapse => "W006",
             Self::IdleLimit => "W007",
             Self::IdleAffinity => "W012",
+            Self::LongCheck => "W008",
         }
     }
 

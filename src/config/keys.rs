@@ -4,7 +4,7 @@
 //! enable it, give it its kind and read it in `raw`.
 
 use self::Absent::{Default, Depends, Refused};
-use self::Kind::{Flag, Integer, IntegerOr, Rate, Table, Tables, Text, TextList, TextOrList};
+use self::Kind::{Flag, Integer, IntegerOr, Rate, Table, Tables, Text, TextList, TextOrInteger, TextOrList};
 
 /// One key of a table.
 #[derive(Debug)]
@@ -35,6 +35,8 @@ pub(super) enum Kind {
     TextList,
     /// One string, or a list of them.
     TextOrList,
+    /// A string, or a number, which is taken as if it were one.
+    TextOrInteger,
     /// A table: what messages call it.
     Table {
         keys: &'static [Key],
@@ -234,8 +236,18 @@ pub(super) const SERVICE: &[Key] = &[
         Default("100_000"),
         "Most clients remembered at once, some 150 bytes each; where there is no room, the oldest is forgotten.",
     ),
-    Key::later("health", "remove the table: every backend counts as healthy; weight = 0 takes one out"),
-    Key::later("passive", "remove the table: every backend counts as healthy; weight = 0 takes one out"),
+    Key::new(
+        "health",
+        Table { keys: HEALTH, place: "`[service.health]`" },
+        Depends,
+        "How the backends are asked how they are, and what follows from it.",
+    ),
+    Key::new(
+        "passive",
+        Table { keys: PASSIVE, place: "`[service.passive]`" },
+        Depends,
+        "Eject a backend on what its flows do. Without the table: never.",
+    ),
     Key::new(
         "discovery",
         Table { keys: DISCOVERY, place: "`[service.discovery]`" },
@@ -280,6 +292,78 @@ pub(super) const LIMITS: &[Key] = &[
     Key::new("max-flows", Integer(1, MOST_FLOWS), Depends, "Most flows at once. Default: that of the gateway."),
 ];
 
+/// `[service.health]`.
+pub(super) const HEALTH: &[Key] = &[
+    Key::new(
+        "check",
+        Kind::Word(CHECK),
+        Depends,
+        "What a backend is asked. Default: \"tcp\" for services of TCP with a port to ask, else \"none\"; with \
+         mode = \"dsr\" else \"icmp\". Of a dsr service it goes by the tunnel to the VIP.",
+    ),
+    Key::new("interval", Kind::Duration, Default("\"2s\""), "From one question to the next."),
+    Key::new("timeout", Kind::Duration, Default("\"1s\""), "How long an answer may take."),
+    Key::new(
+        "rise",
+        Integer(1, 1000),
+        Default("2"),
+        "Good answers in a row after which a backend that was down is up.",
+    ),
+    Key::new("fall", Integer(1, 1000), Default("3"), "Bad ones after which one that was up is down."),
+    Key::new(
+        "port",
+        Integer(1, 65_535),
+        Depends,
+        "Where to ask. Default: the backend's port, else the service's first that stands alone.",
+    ),
+    Key::new("path", Text, Depends, "http: path and query. Default: \"/\"."),
+    Key::new("host", Text, Depends, "http: the Host header. Default: address and port."),
+    Key::new(
+        "expect",
+        TextOrInteger,
+        Depends,
+        "http: the status, as 200 or \"200-299\"; default: \"200-399\". udp: what the answer contains; default: any \
+         answer, or none.",
+    ),
+    Key::new("body", Text, Depends, "http: what the body contains, within its first 64 KiB. Default: anything."),
+    Key::new("send", Text, Depends, "udp: what to send. Default: an empty datagram."),
+    Key::new(
+        "on-down",
+        Kind::Word(ON_DOWN),
+        Default("\"keep\""),
+        "What becomes of the TCP connections of a backend that goes down: they go on if they can, or both ends get a RST.",
+    ),
+    Key::new(
+        "slow-start",
+        Kind::Duration,
+        Default("\"0s\""),
+        "How long a backend that comes up takes to get its whole share of new flows.",
+    ),
+    Key::new(
+        "panic-threshold",
+        Integer(0, 100),
+        Default("0"),
+        "With fewer of the backends up than this, in percent, all get flows as if they were up; 0: never.",
+    ),
+];
+
+/// `[service.passive]`.
+pub(super) const PASSIVE: &[Key] = &[
+    Key::new(
+        "failures",
+        Integer(1, 1000),
+        Default("5"),
+        "Flows in a row that fail before their backend has sent any data: SYN not answered, refused, reset, unreachable.",
+    ),
+    Key::new("eject-for", Kind::Duration, Default("\"30s\""), "How long the backend then gets no new flows."),
+    Key::new(
+        "max-ejected",
+        Integer(1, 100),
+        Default("50"),
+        "Most backends of the service that are ejected at once, in percent; always one, never all.",
+    ),
+];
+
 /// An entry of `backends`.
 pub(super) const BACKEND: &[Key] = &[
     Key::new("name", Text, Depends, "Unique within the service. Default: the address as written."),
@@ -301,6 +385,8 @@ const SOURCE: &[Word] = &[
 const PROTOCOL: &[Word] = &[now("tcp"), now("udp"), now("any")];
 const MODE: &[Word] = &[now("nat"), now("dsr"), later("terminate", "use mode = \"nat\"")];
 const AFFINITY: &[Word] = &[now("none"), now("client-ip")];
+const CHECK: &[Word] = &[now("tcp"), now("http"), now("udp"), now("icmp"), now("none")];
+const ON_DOWN: &[Word] = &[now("keep"), now("reset")];
 const ENCAPSULATION: &[Word] = &[now("gre"), now("ipip"), now("gue")];
 const BALANCE: &[Word] = &[
     now("maglev"),
@@ -331,7 +417,7 @@ mod tests {
                 format!("{sources}\n{service}\nbackends = [{{ address = '10.0.0.1', {line} }}]\n")
             }
             "discovery" => format!("{service}\nbackends = []\n[service.discovery]\n{line}\n"),
-            "limits" => format!("{service}\nbackends = []\n[service.limits]\n{line}\n"),
+            "limits" | "health" | "passive" => format!("{service}\nbackends = []\n[service.{table}]\n{line}\n"),
             other => format!("[{other}]\n{line}\n"),
         }
     }
@@ -343,6 +429,8 @@ mod tests {
         ("service", SERVICE),
         ("discovery", DISCOVERY),
         ("limits", LIMITS),
+        ("health", HEALTH),
+        ("passive", PASSIVE),
         ("backend", BACKEND),
     ];
 

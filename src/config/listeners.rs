@@ -36,6 +36,15 @@ impl Listen {
         masked(self.address, self.bits())
     }
 
+    /// One of its addresses: of a prefix the one after the network's own, which no host may have.
+    pub fn first_host(&self) -> Address {
+        if self.bits() > 126 {
+            return self.network();
+        }
+        let next = u128::from_be_bytes(*self.network().octets()) + 1;
+        Address::v6(next.to_be_bytes())
+    }
+
     /// Prefix length in the sixteen bytes that both families share.
     fn bits(&self) -> u8 {
         if self.address.is_v4() { self.prefix + 96 } else { self.prefix }

@@ -6,6 +6,7 @@
 mod check;
 mod diagnostic;
 mod discovery;
+mod health;
 mod identity;
 mod keys;
 mod limits;
@@ -23,6 +24,7 @@ use std::time::Duration;
 
 pub use self::diagnostic::{Code, Diagnostic, Label, Report, Severity};
 pub use self::discovery::{Discovery, Found, Source, read_backends};
+pub use self::health::{Check, CheckedAt, Health, HttpCheck, OnDown, Passive, UdpCheck};
 use self::identity::Places;
 pub use self::identity::Retired;
 pub use self::limits::{Limits, Rate};
@@ -185,12 +187,21 @@ pub struct Service {
     pub affinity: Option<Affinity>,
     /// Where more backends are found.
     pub discovery: Option<Discovery>,
+    /// How its backends are asked how they are.
+    pub health: Health,
+    /// What its flows may tell of them; `None`: nothing.
+    pub passive: Option<Passive>,
 }
 
 impl Service {
     /// Whether its packets go to backends in tunnels.
     pub const fn is_tunnelled(&self) -> bool {
         matches!(self.mode, Mode::Dsr { .. })
+    }
+
+    /// The first port that it listens on alone, not one of many.
+    pub fn one_port(&self) -> Option<u16> {
+        self.listen.iter().find(|listen| listen.ports.len() == 1).map(|listen| *listen.ports.start())
     }
 }
 

@@ -69,6 +69,8 @@ pub(super) struct RawService {
     pub(super) backends: List<RawBackend>,
     pub(super) discovery: RawDiscovery,
     pub(super) limits: RawLimits,
+    pub(super) health: RawHealth,
+    pub(super) passive: Option<RawPassive>,
 }
 
 /// `[service.discovery]`.
@@ -95,6 +97,33 @@ pub(super) struct RawLimits {
     pub(super) new_flows: Option<Set<Rate>>,
     pub(super) new_flows_per_client: Option<Set<Rate>>,
     pub(super) max_flows: Option<Set<i64>>,
+}
+
+/// `[service.health]`.
+#[derive(Debug)]
+pub(super) struct RawHealth {
+    pub(super) check: Option<Set<&'static str>>,
+    pub(super) interval: Set<Duration>,
+    pub(super) timeout: Set<Duration>,
+    pub(super) rise: i64,
+    pub(super) fall: i64,
+    pub(super) port: Option<Set<i64>>,
+    pub(super) path: Option<Set<String>>,
+    pub(super) host: Option<Set<String>>,
+    pub(super) expect: Option<Set<String>>,
+    pub(super) body: Option<Set<String>>,
+    pub(super) send: Option<Set<String>>,
+    pub(super) on_down: Option<Set<&'static str>>,
+    pub(super) slow_start: Set<Duration>,
+    pub(super) panic_threshold: i64,
+}
+
+/// `[service.passive]`.
+#[derive(Debug)]
+pub(super) struct RawPassive {
+    pub(super) failures: i64,
+    pub(super) eject_for: Set<Duration>,
+    pub(super) max_ejected: i64,
 }
 
 /// An entry of `backends`.
@@ -183,6 +212,8 @@ impl RawService {
             backends: values.tables("backends").map(RawBackend::new),
             discovery: RawDiscovery::new(values.table("discovery")),
             limits: RawLimits::new(values.table("limits")),
+            health: RawHealth::new(values.table("health")),
+            passive: RawPassive::new(values.table("passive")),
         };
         values.all_read();
         service
@@ -211,6 +242,42 @@ impl RawLimits {
         };
         values.all_read();
         limits
+    }
+}
+
+impl RawHealth {
+    fn new(mut values: Values) -> Self {
+        let health = Self {
+            check: values.word("check"),
+            interval: values.duration("interval"),
+            timeout: values.duration("timeout"),
+            rise: values.integer("rise").value,
+            fall: values.integer("fall").value,
+            port: values.integer_if_any("port"),
+            path: values.text("path"),
+            host: values.text("host"),
+            expect: values.text("expect"),
+            body: values.text("body"),
+            send: values.text("send"),
+            on_down: values.word("on-down"),
+            slow_start: values.duration("slow-start"),
+            panic_threshold: values.integer("panic-threshold").value,
+        };
+        values.all_read();
+        health
+    }
+}
+
+impl RawPassive {
+    /// The table switches something on: it is there only if it was written.
+    fn new(mut values: Values) -> Option<Self> {
+        let passive = Self {
+            failures: values.integer("failures").value,
+            eject_for: values.duration("eject-for"),
+            max_ejected: values.integer("max-ejected").value,
+        };
+        values.all_read();
+        (!values.span.is_empty()).then_some(passive)
     }
 }
 

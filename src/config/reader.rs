@@ -76,6 +76,13 @@ impl Slot<'_> {
                 }
                 None => self.texts(value, "a string or a list of strings"),
             },
+            Kind::TextOrInteger => {
+                match value.as_integer().and_then(|n| i64::from_str_radix(n.as_str(), n.radix()).ok()) {
+                    Some(number) => Some(Value::Text(self.set(number.to_string()))),
+                    None if value.as_str().is_none() => self.wrong_type(value, "a string or an integer"),
+                    None => self.text(value),
+                }
+            }
             Kind::Table { keys, place } => self.table(value, keys, place),
             Kind::Tables { keys, place, example } => self.tables(value, keys, place, example),
             Kind::Later(meanwhile) => {
@@ -223,6 +230,7 @@ fn stand_in(key: &'static Key) -> Option<Value> {
         | Kind::IntegerOr(..)
         | Kind::Duration
         | Kind::Rate
+        | Kind::TextOrInteger
         | Kind::Later(_) => default(key),
     }
 }

@@ -36,6 +36,7 @@ fn property(key: &Key) -> Value {
         Kind::Rate => json!({ "type": "string", "pattern": "^[0-9]+[kM]?/[smh]$" }),
         Kind::Word(words) => json!({ "enum": available(words) }),
         Kind::TextList => texts(),
+        Kind::TextOrInteger => json!({ "anyOf": [text(), { "type": "integer" }] }),
         Kind::TextOrList => json!({ "anyOf": [text(), texts()] }),
         Kind::Table { keys, .. } => object(keys),
         Kind::Tables { keys, .. } => json!({ "type": "array", "items": object(keys) }),

@@ -5,6 +5,7 @@
 
 mod across;
 mod gateway;
+mod health;
 mod service;
 
 use std::ops::Range;
@@ -94,5 +95,7 @@ fn with_ids(checked: CheckedService, ids: &mut Ids<'_>, backends: &mut Vec<Backe
         limits: checked.limits,
         affinity: checked.affinity,
         discovery: checked.discovery,
+        health: checked.health,
+        passive: checked.passive,
     })
 }

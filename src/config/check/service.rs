@@ -6,10 +6,11 @@ use std::ops::Range;
 use toml::Spanned;
 
 use super::gateway::limits as limits_of_timeout;
+use super::health;
 use crate::config::diagnostic::{Code, Diagnostic};
 use crate::config::raw::{RawAffinity, RawBackend, RawDiscovery, RawLimits, RawService};
 use crate::config::values::{List, Set};
-use crate::config::{Affinity, Balance, Carried, Discovery, Limits, Listen, Mode, Source, text};
+use crate::config::{Affinity, Balance, Carried, Discovery, Health, Limits, Listen, Mode, Passive, Source, text};
 use crate::wire::tunnel::Encapsulation;
 use crate::wire::{Address, Protocol};
 
@@ -29,6 +30,8 @@ pub(super) struct CheckedService {
     pub(super) limits: Limits,
     pub(super) affinity: Option<Affinity>,
     pub(super) discovery: Option<Discovery>,
+    pub(super) health: Health,
+    pub(super) passive: Option<Passive>,
     /// Where `max-flows` is written.
     pub(super) max_flows: Option<Range<usize>>,
 }
@@ -76,7 +79,7 @@ impl CheckedService {
 }
 
 pub(super) fn check(raw: RawService, out: &mut Vec<Diagnostic>) -> CheckedService {
-    let service = CheckedService {
+    let mut service = CheckedService {
         header: raw.span.clone(),
         mode: mode(&raw),
         protocol: raw.protocol.as_ref().map(|word| protocol(word.value)),
@@ -87,6 +90,8 @@ pub(super) fn check(raw: RawService, out: &mut Vec<Diagnostic>) -> CheckedServic
         limits: limits(&raw.limits),
         affinity: affinity(&raw.affinity, out),
         discovery: discovery(&raw.discovery, out),
+        health: health::unchecked(),
+        passive: raw.passive.as_ref().map(|passive| health::passive(passive, out)),
         max_flows: raw.limits.max_flows.as_ref().and_then(|most| most.span.clone()),
     };
     rates(&raw.limits, out);
@@ -98,6 +103,7 @@ pub(super) fn check(raw: RawService, out: &mut Vec<Diagnostic>) -> CheckedServic
     without_tunnel(&service, raw.protocol, raw.encapsulation, out);
     without_gre(&service, raw.gre_key, out);
     ports_behind_tunnels(&service, out);
+    service.health = health::check(raw.health, &service, out);
     service
 }
 
