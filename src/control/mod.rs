@@ -7,6 +7,7 @@
 
 mod controller;
 pub mod discovery;
+pub mod health;
 pub mod history;
 pub mod overrides;
 mod standing;
