@@ -14,6 +14,7 @@ pub mod namespace;
 pub mod netlink;
 pub mod pcap;
 pub mod port;
+pub mod probe;
 pub mod routes;
 pub mod segmenting;
 pub mod serve;

@@ -33,7 +33,7 @@ pub struct Question {
 }
 
 /// Tells one question from all others.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct QuestionId {
     target: u32,
     round: u32,

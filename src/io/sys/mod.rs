@@ -19,7 +19,8 @@ use std::time::{Duration, SystemTime};
 use crate::engine::Instant;
 
 pub use socket::{
-    Received, packet_socket, raw_socket, receive_all_multicast, receive_from, tell_traffic_class, udp_socket,
+    Received, packet_socket, ping_socket, raw_socket, receive_all_multicast, receive_from, reset_on_close,
+    tell_traffic_class, udp_socket,
 };
 
 /// Microseconds since boot, never set back. About 20 ns (vDSO); called once a batch, not once a packet.
@@ -209,6 +210,14 @@ pub fn peer_groups(socket: &UnixStream) -> io::Result<Vec<u32>> {
     })?;
     groups.truncate(length as usize / size_of::<libc::gid_t>());
     Ok(groups)
+}
+
+/// How many descriptors this process may have open.
+pub fn descriptor_limit() -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the call writes one rlimit, which lives until it returns; it cannot fail for a known resource.
+    unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
+    limit.rlim_cur
 }
 
 /// Our effective user.

@@ -80,6 +80,31 @@ pub fn udp_socket(v4: bool, port: u16) -> io::Result<File> {
     Ok(socket)
 }
 
+/// A socket that sends echo requests and hears the answers to them, non-blocking: one of the kernel's ping sockets where
+/// `net.ipv4.ping_group_range` lets our group have one, else a raw socket. The flag tells which: a raw one hears all ICMP
+/// of its peer, and of IPv4 with the IP header in front.
+///
+/// # Errors
+/// `EPERM` or `EACCES` if neither is allowed: the range does not have our group, and CAP_NET_RAW is missing.
+pub fn ping_socket(v4: bool) -> io::Result<(File, bool)> {
+    let protocol = if v4 { libc::IPPROTO_ICMP } else { libc::IPPROTO_ICMPV6 };
+    let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    // SAFETY: no pointers; a non-negative result is a new descriptor that nobody else owns.
+    if let Ok(socket) = unsafe { new_file(libc::socket(inet(v4), kind, protocol)) } {
+        return Ok((socket, false));
+    }
+    raw_socket(v4, u8::try_from(protocol).expect("a protocol is a byte")).map(|socket| (socket, true))
+}
+
+/// Has a TCP socket end with a RST when it is closed, so that neither end remembers the connection.
+///
+/// # Errors
+/// The socket is of another kind.
+pub fn reset_on_close(socket: &impl AsRawFd) -> io::Result<()> {
+    let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+    set_option(socket, libc::SOL_SOCKET, libc::SO_LINGER, &linger)
+}
+
 /// Has a socket of this family tell the TOS or traffic class of what it receives, and hold up to so many bytes of it.
 ///
 /// # Errors
@@ -163,7 +188,7 @@ const fn inet(v4: bool) -> libc::c_int {
     if v4 { libc::AF_INET } else { libc::AF_INET6 }
 }
 
-fn set_option<T>(socket: &File, level: libc::c_int, option: libc::c_int, value: &T) -> io::Result<()> {
+fn set_option<T>(socket: &impl AsRawFd, level: libc::c_int, option: libc::c_int, value: &T) -> io::Result<()> {
     let place = std::ptr::from_ref(value).cast();
     // SAFETY: the kernel reads `size_of::<T>()` bytes of a live value, and what the value points to (a filter program)
     // is borrowed by the caller until the call returns.
