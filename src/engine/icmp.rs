@@ -5,7 +5,7 @@ use super::verdict::{DropReason, Route, TraceSink, Verdict};
 use super::{Engine, Instant, Outgoing};
 use crate::wire::build::{self, Tcp};
 use crate::wire::icmp::{self, Error, Kind, Quote};
-use crate::wire::{Address, Packet, Problem, TcpFlags};
+use crate::wire::{Address, Endpoint, Packet, Problem, TcpFlags};
 
 impl Engine {
     /// A packet without ports: ICMP, or a protocol that no service carries.
@@ -24,7 +24,7 @@ impl Engine {
         }
         match kind {
             Kind::EchoRequest => self.echo(packet),
-            Kind::EchoReply => Verdict::Drop(DropReason::NoFlow),
+            Kind::EchoReply => self.echo_reply(packet),
             Kind::Error => self.error(packet, now, trace),
             Kind::Other => Verdict::Drop(DropReason::IcmpType), // R71
         }
@@ -42,6 +42,13 @@ impl Engine {
             return Verdict::Drop(DropReason::SpoofedSource);
         }
         self.answer_echo(packet)
+    }
+
+    /// Nobody's but a health check's: the gateway sends no other pings. Its identifier stands where a port would.
+    fn echo_reply(&self, packet: &Packet<'_>) -> Verdict {
+        let (_, destination) = packet.addresses();
+        let to = icmp::echo_id(packet).map(|id| Endpoint::new(destination, id));
+        if to.is_some_and(|to| self.is_for_checks(to)) { self.hear(packet) } else { Verdict::Drop(DropReason::NoFlow) }
     }
 
     /// Answers an echo request, or a fragment of one.
@@ -62,6 +69,9 @@ impl Engine {
             Err(_) => self.portless_quote(packet),
         };
         let Some(sent) = sent else { return Verdict::Drop(DropReason::IcmpQuote) };
+        if self.is_for_checks(sent.source) {
+            return self.hear(packet);
+        }
         let (outer_source, outer_destination) = packet.addresses();
         if self.policy.snapshot.is_own(outer_source) {
             return Verdict::Drop(DropReason::SpoofedSource); // R16

@@ -17,6 +17,7 @@ mod established;
 mod foresight;
 mod fragment;
 mod guard;
+mod heard;
 mod icmp;
 pub mod nat;
 mod open;
@@ -34,6 +35,7 @@ pub mod verdict;
 use std::sync::Arc;
 
 pub use affinity::Affinity;
+pub use heard::Heard;
 pub use path::Path;
 pub use policy::Policy;
 pub use shared::Shared;

@@ -25,6 +25,9 @@ impl Engine {
         now: Instant,
         trace: &mut T,
     ) -> Verdict {
+        if self.is_for_checks(key.destination) {
+            return self.hear(packet);
+        }
         let snapshot = &self.policy.snapshot;
         if let Err(reason) = guard::admit_new(key, snapshot) {
             return Verdict::Drop(reason);

@@ -8,6 +8,7 @@ use super::Instant;
 use super::conntrack::{FlowRef, Table};
 use super::counters::Counters;
 use super::guard::Limits;
+use super::heard::Heard;
 use super::policy::Policy;
 use super::scheduler::Loads;
 use crate::config::{BackendId, ServiceId, Snapshot};
@@ -23,6 +24,8 @@ pub struct Shared {
     pub loads: Loads,
     /// What the services have taken of their limits.
     pub(super) limits: Limits,
+    /// What health checks hear.
+    pub heard: Heard,
     /// What new flows are decided by.
     pub policy: ArcSwap<Policy>,
     /// Makes hashes unpredictable; a capture replayed with the same seed comes out the same.
@@ -39,6 +42,7 @@ impl Shared {
             counters: Counters::new(usize::from(workers)),
             loads: Loads::new(),
             limits: Limits::new(seed ^ 3),
+            heard: Heard::default(),
             policy: ArcSwap::from_pointee(Policy::new(Arc::new(snapshot))),
             seed,
             workers,
@@ -60,6 +64,7 @@ impl Shared {
             counters: Counters::new(1),
             loads: self.loads.clone(),
             limits: self.limits.clone(),
+            heard: Heard::default(),
             policy: ArcSwap::from_pointee(policy.rehearsal()),
             seed: self.seed,
             workers: 1,

@@ -162,6 +162,7 @@ impl Engine {
         }
         trace.stage("icmp", || format!("quotes a packet in the tunnel to {}", quoted.tunnel.destination));
         let Some(mtu) = icmp::told_mtu(packet) else {
+            self.overhear(packet);
             for backend in self.policy.backends_by(&quoted.tunnel) {
                 self.counters().backend(backend).unreachable.add(1);
             }

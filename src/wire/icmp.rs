@@ -249,6 +249,12 @@ pub(super) fn quoting(error: Error, family: Family, about: &[u8]) -> Vec<u8> {
     message
 }
 
+/// The identifier of an echo or its answer.
+pub fn echo_id(echo: &Packet<'_>) -> Option<u16> {
+    let id = echo.transport().get(4..6)?;
+    Some(u16::from_be_bytes([id[0], id[1]]))
+}
+
 /// The answer to an [echo request](Kind::EchoRequest): same identifier, sequence and data, from the address that was
 /// asked (RFC 792, 4443).
 ///

@@ -10,6 +10,7 @@
 mod checks;
 pub mod http;
 mod reason;
+mod tunnel;
 mod verdict;
 
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use std::time::Duration;
 
 pub use checks::{Checks, Tally};
 pub use reason::{Reason, TunnelFault};
+pub use tunnel::Tunnels;
 pub use verdict::Verdict;
 
 use crate::config::{BackendId, Check};
@@ -52,6 +54,13 @@ pub struct Query {
     pub timeout: Duration,
     /// From one question to the next.
     pub interval: Duration,
+}
+
+impl Query {
+    /// Whether no answer is as good as one.
+    pub fn allows_silence(&self) -> bool {
+        matches!(&self.check, Check::Udp(check) if check.expect.is_none())
+    }
 }
 
 /// By which way a backend is asked.

@@ -17,11 +17,14 @@ mod free;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 use self::free::Free;
 use crate::engine::{WorkerId, random};
 use crate::wire::{Address, Endpoint, Protocol};
+
+/// Never leased: health checks by a tunnel go out from these ports of a source address, and their answers come back there.
+pub const FOR_CHECKS: RangeInclusive<u16> = 768..=1023;
 
 /// The source ports of one worker.
 #[derive(Debug)]
@@ -123,7 +126,7 @@ struct PoolKey {
 /// What R30 keeps: whether a port is one that only the system may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Class {
-    /// 1 to 1023. Port 0 counts as one of these (an ICMP identifier may be 0), but is never leased.
+    /// 1 to 767; those to 1023 are [`FOR_CHECKS`]. Port 0 counts as one of these (an ICMP identifier may be 0), but is never leased.
     System,
     /// 1024 to 65535.
     User,
@@ -143,6 +146,8 @@ struct Slice {
     workers: u32,
     /// Index of the first port from 1 on: port 0 is never leased.
     system: u32,
+    /// Index of the first port that is kept for checks.
+    for_checks: u32,
     /// Index of the first port from 1024 on.
     user: u32,
     end: u32,
@@ -151,12 +156,13 @@ struct Slice {
 impl Slice {
     fn new(worker: u32, workers: u32) -> Self {
         let first_from = |port: u32| port.saturating_sub(worker).div_ceil(workers);
-        Self { worker, workers, system: first_from(1), user: first_from(1_024), end: first_from(65_536) }
+        let for_checks = first_from(u32::from(*FOR_CHECKS.start()));
+        Self { worker, workers, system: first_from(1), for_checks, user: first_from(1_024), end: first_from(65_536) }
     }
 
     fn indices(&self, class: Class) -> Range<u32> {
         match class {
-            Class::System => self.system..self.user,
+            Class::System => self.system..self.for_checks,
             Class::User => self.user..self.end,
         }
     }
@@ -182,7 +188,7 @@ struct Pool {
 
 impl Pool {
     fn new(slice: &Slice) -> Self {
-        let (system_left, user_left) = (slice.user - slice.system, slice.end - slice.user);
+        let (system_left, user_left) = (slice.for_checks - slice.system, slice.end - slice.user);
         Self { free: Free::all(slice.end), system_left, user_left }
     }
 
@@ -194,7 +200,7 @@ impl Pool {
     }
 
     fn in_use(&self, slice: &Slice) -> u32 {
-        slice.end - slice.system - self.system_left - self.user_left
+        slice.end - slice.user + slice.for_checks - slice.system - self.system_left - self.user_left
     }
 
     /// Takes `own` if it is free, else the first free index from a random one of the class on, going round.
@@ -203,7 +209,7 @@ impl Pool {
             return None;
         }
         let Range { start, end } = slice.indices(class);
-        let own = own.filter(|own| self.free.contains(*own));
+        let own = own.filter(|own| (start..end).contains(own) && self.free.contains(*own));
         let index = own.unwrap_or_else(|| {
             let from = start + random::below_u32(random, end - start);
             let further = self.free.first_from(from).filter(|index| *index < end);

@@ -86,7 +86,7 @@ impl Session {
         match self {
             Self::Connecting(_) | Self::Http { connected: false, .. } => Outcome::Bad(Reason::ConnectTimeout),
             // Only an ICMP error would have told that nobody listens.
-            Self::Udp { check, .. } if check.expect.is_none() => Outcome::Good,
+            Self::Udp { check, .. } if check.expect.is_none() => Outcome::Good, // as Query::allows_silence
             Self::Http { .. } | Self::Udp { .. } | Self::Echo { .. } => Outcome::Bad(Reason::NoAnswer),
         }
     }
