@@ -42,6 +42,11 @@ impl Heard {
 }
 
 impl Engine {
+    /// Whether there is something that health checks have not taken yet.
+    pub fn has_heard(&self) -> bool {
+        !self.shared.heard.packets.is_empty()
+    }
+
     /// Whether a health check may have been sent from there.
     pub(super) fn is_for_checks(&self, source: Endpoint) -> bool {
         FOR_CHECKS.contains(&source.port)

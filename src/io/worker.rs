@@ -1,8 +1,8 @@
 //! A packet worker: one thread, one port, one engine.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
@@ -18,6 +18,8 @@ use crate::wire::{Offload, Packet};
 
 /// Packets that may wait for a worker that did not receive them itself.
 const HANDOFF_SLOTS: usize = 1024;
+/// Packets of the gateway itself that may wait for a worker to send them.
+const OWN_SLOTS: usize = 1024;
 /// How long a worker that has just had a packet looks for the next one before it sleeps, giving way to whoever wants
 /// the CPU: bulk TCP comes in bursts some microseconds apart, and to be woken for each costs a third of its speed.
 const LINGER: Duration = Duration::from_micros(20);
@@ -31,6 +33,10 @@ pub struct Mailbox {
     handed: ArrayQueue<Vec<u8>>,
     /// Flows it shall end.
     doomed: SegQueue<FlowRef>,
+    /// Packets of the gateway itself, as they are to leave.
+    own: ArrayQueue<Vec<u8>>,
+    /// Wakes whoever listens to what the engine has heard.
+    listener: OnceLock<Arc<mio::Waker>>,
     stop: AtomicBool,
     waker: Waker,
 }
@@ -44,6 +50,8 @@ impl Mailbox {
         Ok(Self {
             handed: ArrayQueue::new(HANDOFF_SLOTS),
             doomed: SegQueue::new(),
+            own: ArrayQueue::new(OWN_SLOTS),
+            listener: OnceLock::new(),
             stop: AtomicBool::new(false),
             waker: Waker::new()?,
         })
@@ -58,6 +66,26 @@ impl Mailbox {
     /// Has the worker look whether there is another policy.
     pub fn wake(&self) {
         self.waker.wake();
+    }
+
+    /// Has the worker send a packet of the gateway itself. One for which there is no place is lost, as on any network.
+    pub fn send(&self, packet: Vec<u8>) {
+        if self.own.push(packet).is_ok() {
+            self.waker.wake();
+        }
+    }
+
+    /// Has this woken when the engine has [heard](crate::engine::Heard) something.
+    pub fn set_listener(&self, listener: Arc<mio::Waker>) {
+        // Whoever listens does so from the start of the worker to its end.
+        let _ = self.listener.set(listener);
+    }
+
+    fn tell_listener(&self) {
+        if let Some(listener) = self.listener.get() {
+            // An eventfd refuses only what would overflow it.
+            let _ = listener.wake();
+        }
     }
 
     /// Has the worker return after the batch in hand.
@@ -135,6 +163,12 @@ impl<P: PacketPort> Worker<P> {
         while let Some(flow) = mailbox.doomed.pop() {
             self.engine.close(&flow, now);
         }
+        while let Some(packet) = mailbox.own.pop() {
+            match self.port.send_pieces([&packet, &[]]) {
+                Ok(()) => self.engine.counters().sent.count(packet.len()),
+                Err(error) => log::debug!("a health check could not be sent: {}", in_words(&error)),
+            }
+        }
         for _ in 0..64 {
             let Some(mut bytes) = mailbox.handed.pop() else { return false };
             let frame = Frame::new(&mut bytes);
@@ -199,6 +233,9 @@ fn process<P: PacketPort>(
                 Ok(()) => mailbox.waker.wake(),
                 Err(_) => engine.counters().handoff_failed(DropReason::HandoffFull),
             }
+        }
+        Verdict::Consume | Verdict::Drop(DropReason::TunnelUnreachable) if engine.has_heard() => {
+            mailboxes[0].tell_listener();
         }
         Verdict::Reply | Verdict::Consume | Verdict::Drop(_) => {}
     }

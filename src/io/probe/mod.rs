@@ -1,7 +1,8 @@
 //! Asks backends how they are: one thread, sockets that never wait, and [`Checks`] to say who is asked when.
 //!
 //! Plain checks go out as any program's connections do, from an address of this machine. A ping needs one of the
-//! kernel's ping sockets (`net.ipv4.ping_group_range`) or CAP_NET_RAW.
+//! kernel's ping sockets (`net.ipv4.ping_group_range`) or CAP_NET_RAW. Checks by a tunnel leave by a worker, and what
+//! comes back the engine [has heard](crate::engine::Heard).
 
 mod echo;
 mod session;
@@ -22,9 +23,10 @@ use slab::Slab;
 
 use self::session::{Session, outcome_of};
 use super::sys;
+use super::worker::Mailbox;
 use crate::config::Snapshot;
-use crate::control::health::{Answer, Change, Checks, Outcome, Question, QuestionId, Reason, Tally};
-use crate::engine::Instant;
+use crate::control::health::{Answer, Change, Checks, Outcome, Question, QuestionId, Reason, Tally, Tunnels, Way};
+use crate::engine::{Instant, Shared};
 
 const WAKER: Token = Token(usize::MAX);
 /// Sockets at once, at most, and at most half of those that this process may have: what is beyond waits.
@@ -34,7 +36,7 @@ const MOST_SOCKETS: u64 = 8192;
 #[derive(Debug)]
 pub struct Prober {
     desk: Arc<Desk>,
-    waker: mio::Waker,
+    waker: Arc<mio::Waker>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -51,13 +53,21 @@ struct Desk {
 }
 
 impl Prober {
-    /// Begins to ask, in the network namespace of the calling thread.
+    /// Begins to ask, in the network namespace of the calling thread. Packets leave by the workers whose mailboxes these
+    /// are.
     ///
     /// # Errors
     /// No descriptor or thread left.
-    pub fn start(snapshot: Arc<Snapshot>, seed: u64) -> io::Result<Self> {
+    pub fn start(shared: Arc<Shared>, mailboxes: Arc<[Mailbox]>) -> io::Result<Self> {
         let poll = Poll::new()?;
-        let waker = mio::Waker::new(poll.registry(), WAKER)?;
+        let waker = Arc::new(mio::Waker::new(poll.registry(), WAKER)?);
+        for mailbox in mailboxes.iter() {
+            mailbox.set_listener(Arc::clone(&waker));
+        }
+        shared.heard.listen();
+        let snapshot = Arc::clone(&shared.policy.load().snapshot);
+        let seed = shared.seed ^ 4;
+        let tunnels = Tunnels::new(snapshot.gateway.mtu, seed);
         let desk = Arc::new(Desk {
             snapshot: ArcSwapOption::from(Some(snapshot)),
             stop: AtomicBool::new(false),
@@ -67,7 +77,10 @@ impl Prober {
         });
         let asker = Asker {
             desk: Arc::clone(&desk),
+            shared,
+            mailboxes,
             checks: Checks::new(seed),
+            tunnels,
             pending: Slab::new(),
             deadlines: BinaryHeap::new(),
             poll,
@@ -120,7 +133,10 @@ impl Drop for Prober {
 /// The thread's own.
 struct Asker {
     desk: Arc<Desk>,
+    shared: Arc<Shared>,
+    mailboxes: Arc<[Mailbox]>,
     checks: Checks,
+    tunnels: Tunnels,
     pending: Slab<Pending>,
     /// When the time of each is over. Those of questions that were answered meanwhile are void.
     deadlines: BinaryHeap<Reverse<(Instant, usize, QuestionId)>>,
@@ -143,6 +159,7 @@ impl Asker {
                 self.checks.adopt(&snapshot, sys::now());
             }
             self.ask();
+            self.serve_tunnels();
             self.report();
             let patience = self.patience(sys::now());
             if let Err(error) = self.poll.poll(&mut events, patience)
@@ -163,16 +180,39 @@ impl Asker {
     fn ask(&mut self) {
         while self.pending.len() < self.most {
             let now = sys::now();
-            let Some(Question { id, what }) = self.checks.poll(now) else { return };
+            let Some(question) = self.checks.poll(now) else { return };
+            let Question { id, what } = &question;
+            let id = *id;
+            if matches!(what.way, Way::Tunnel { .. }) {
+                self.tunnels.begin(&question, now);
+                continue;
+            }
             let slot = self.pending.vacant_entry();
             let key = slot.key();
-            match Session::begin(&what, self.poll.registry(), Token(key)) {
+            match Session::begin(what, self.poll.registry(), Token(key)) {
                 Ok(session) => {
                     slot.insert(Pending { id, session, asked: now });
                     self.deadlines.push(Reverse((now + what.timeout, key, id)));
                 }
                 Err(error) => self.answer(id, outcome_of(&error, Reason::Refused), Duration::ZERO, now),
             }
+        }
+    }
+
+    /// Takes in what came back by tunnels, and sends what is to go out by them.
+    fn serve_tunnels(&mut self) {
+        let now = sys::now();
+        while let Some(packet) = self.shared.heard.next() {
+            self.tunnels.hear(packet, now);
+        }
+        self.tunnels.handle_timeout(now);
+        for packet in self.tunnels.outgoing() {
+            if let Some(mailbox) = self.mailboxes.first() {
+                mailbox.send(packet);
+            }
+        }
+        for (id, Answer { outcome, took }) in self.tunnels.answers() {
+            self.answer(id, outcome, took, now);
         }
     }
 
@@ -225,7 +265,7 @@ impl Asker {
     fn patience(&self, now: Instant) -> Option<Duration> {
         let question = self.checks.poll_timeout().filter(|_| self.pending.len() < self.most);
         let deadline = self.deadlines.peek().map(|Reverse((at, ..))| *at);
-        question.into_iter().chain(deadline).min().map(|at| at.since(now))
+        question.into_iter().chain(deadline).chain(self.tunnels.poll_timeout()).min().map(|at| at.since(now))
     }
 }
 

@@ -68,12 +68,7 @@ impl Tunnels {
         }
     }
 
-    /// Whether there is a port left to ask from.
-    pub fn has_room(&self) -> bool {
-        self.asked.len() < FOR_CHECKS.len()
-    }
-
-    /// Asks. Gives it back if no port is left: then there are more questions without an answer than this can follow.
+    /// Asks. If no port is left, there are more questions without an answer than this can follow: it is not asked.
     ///
     /// # Panics
     /// It does not go by a tunnel.
