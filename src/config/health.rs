@@ -163,7 +163,7 @@ mod tests {
     /// Where the first backend of a service with these lines is asked.
     fn asked(lines: &str) -> (Check, Option<(String, bool)>) {
         let text = format!("[gateway]\nsource-addresses = ['10.99.0.10']\n[[service]]\nname = 's'\n{lines}");
-        let snapshot = load(&text, "tungate.toml", 0, "gw").unwrap_or_else(|report| panic!("{report}"));
+        let snapshot = load(&text, "tungate.toml", None, "gw").unwrap_or_else(|report| panic!("{report}"));
         let at = snapshot.checked_at(BackendId(0));
         (snapshot.services[0].health.check.clone(), at.map(|at| (at.endpoint.to_string(), at.tunnelled)))
     }

@@ -11,8 +11,10 @@ use crate::wire::{Packet, TcpFlags};
 #[derive(Clone, Copy)]
 pub(super) enum Step {
     Done(Verdict),
-    /// Forwarded, and the flow's state has changed: its timeout is another now.
-    Moved,
+    /// Forwarded, and the flow's state has changed from this, by a packet of this direction: its timeout is another now.
+    Moved(State, Direction),
+    /// Forwarded: a SYN that has not been answered yet, again.
+    Repeated,
     /// Its TTL has run out here.
     HopsExhausted,
     /// It does not fit the tunnel; this would.
@@ -41,9 +43,10 @@ pub(super) fn pass<T: TraceSink>(
         return Step::Done(Verdict::Drop(DropReason::SpoofedSource));
     }
     let before = flow.state();
-    let (after, refreshes) = match track(flow, before, direction, packet) {
-        Track::Refresh(state) => (state, true),
-        Track::Keep => (before, false),
+    let (after, refreshes, repeated) = match track(flow, before, direction, packet) {
+        Track::Refresh(state) => (state, true, false),
+        Track::Repeat => (before, true, true),
+        Track::Keep => (before, false, false),
         Track::Reopen => return Step::Reopen,
         Track::Refuse(reason) => return Step::Done(Verdict::Drop(reason)),
     };
@@ -56,11 +59,11 @@ pub(super) fn pass<T: TraceSink>(
     }
     count_traffic(flow, direction, len, counters);
     if after == before {
-        return Step::Done(Verdict::Forward);
+        return if repeated { Step::Repeated } else { Step::Done(Verdict::Forward) };
     }
     flow.set_state(after);
     trace.stage("conntrack", || format!("{} -> {}", before.name(), after.name()));
-    Step::Moved
+    Step::Moved(before, direction)
 }
 
 /// Does to a packet what its flow does to all of this direction.
@@ -97,6 +100,8 @@ pub(super) fn count_traffic(flow: &Flow, direction: Direction, len: usize, count
 /// What a packet means for the state of its flow.
 enum Track {
     Refresh(State),
+    /// Refresh; it is the flow's SYN again.
+    Repeat,
     /// Forward, but neither believe nor refresh.
     Keep,
     Reopen,
@@ -115,8 +120,15 @@ fn track(flow: &Flow, state: State, direction: Direction, packet: &Packet<'_>) -
     let outcome =
         if flow.is_tunnelled() { flow.step_one_way(state, &segment) } else { flow.step(state, direction, &segment) };
     match outcome {
-        // R33: a RST that ends nothing does not prolong anything either.
-        Outcome::Accept(after) if after == state && segment.flags.has(TcpFlags::RST) => Track::Keep,
+        Outcome::Accept(after) if control && after == state => {
+            if segment.flags.has(TcpFlags::RST) {
+                Track::Keep // R33: a RST that ends nothing does not prolong anything either.
+            } else if state == State::SynSent && direction == Direction::Original {
+                Track::Repeat
+            } else {
+                Track::Refresh(after)
+            }
+        }
         Outcome::Accept(after) => Track::Refresh(after),
         Outcome::Pass => Track::Keep,
         Outcome::Reopen => Track::Reopen,

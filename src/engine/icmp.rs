@@ -95,6 +95,9 @@ impl Engine {
             return Verdict::Drop(DropReason::TtlExceeded); // R9: no error about an error
         }
         let Ok(quote) = quote else { return Verdict::Drop(DropReason::IcmpQuote) };
+        if direction == Direction::Reply && icmp::is_unreachable(packet) {
+            self.learn_from_error(&flow);
+        }
         let as_sent = flow.key(direction.other());
         let outer = match direction {
             // R59: whoever reports it from outside stays visible to the backend.

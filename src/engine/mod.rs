@@ -14,6 +14,7 @@ mod affinity;
 pub mod conntrack;
 pub mod counters;
 mod established;
+pub mod failures;
 mod foresight;
 mod fragment;
 mod guard;
@@ -280,11 +281,16 @@ impl Engine {
     ) -> Verdict {
         match step {
             Step::Done(verdict) => verdict,
-            Step::Moved => {
+            Step::Moved(before, direction) => {
+                self.learn_from_change(flow, before, direction);
                 if flow.owner() == self.worker {
                     self.expiry.arm(&self.shared.table, flow.id(), now, &self.policy.snapshot.timeouts);
                 }
                 self.prove_client(flow, now);
+                Verdict::Forward
+            }
+            Step::Repeated => {
+                self.learn_from_repetition(flow);
                 Verdict::Forward
             }
             Step::TooBig(mtu) => self.too_big(packet, mtu, now),

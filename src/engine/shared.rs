@@ -7,6 +7,7 @@ use arc_swap::ArcSwap;
 use super::Instant;
 use super::conntrack::{FlowRef, Table};
 use super::counters::Counters;
+use super::failures::Failures;
 use super::guard::Limits;
 use super::heard::Heard;
 use super::policy::Policy;
@@ -24,6 +25,8 @@ pub struct Shared {
     pub loads: Loads,
     /// What the services have taken of their limits.
     pub(super) limits: Limits,
+    /// What flows tell of their backends.
+    pub failures: Failures,
     /// What health checks hear.
     pub heard: Heard,
     /// What new flows are decided by.
@@ -42,6 +45,7 @@ impl Shared {
             counters: Counters::new(usize::from(workers)),
             loads: Loads::new(),
             limits: Limits::new(seed ^ 3),
+            failures: Failures::default(),
             heard: Heard::default(),
             policy: ArcSwap::from_pointee(Policy::new(Arc::new(snapshot))),
             seed,
@@ -64,6 +68,7 @@ impl Shared {
             counters: Counters::new(1),
             loads: self.loads.clone(),
             limits: self.limits.clone(),
+            failures: Failures::default(),
             heard: Heard::default(),
             policy: ArcSwap::from_pointee(policy.rehearsal()),
             seed: self.seed,

@@ -166,6 +166,9 @@ impl Engine {
             for backend in self.policy.backends_by(&quoted.tunnel) {
                 self.counters().backend(backend).unreachable.add(1);
             }
+            if let Some(flow) = flow.as_ref().filter(|_| of_flow.is_some() && icmp::is_unreachable(packet)) {
+                self.learn_from_error(flow);
+            }
             return Some(Verdict::Drop(DropReason::TunnelUnreachable));
         };
         for path in self.policy.paths_by(&quoted.tunnel).chain(of_flow) {

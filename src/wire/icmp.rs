@@ -91,6 +91,17 @@ pub fn quoted<'q>(packet: &'q Packet<'_>) -> Result<(IpHeader, &'q [u8]), Malfor
     Ok((header, &quoted[..quoted.len().min(header.total_len as usize)]))
 }
 
+/// Whether an ICMP error says that its packet did not get there, for another reason than its size: 3/x, ICMPv6 1; and
+/// ICMPv6 4/1, which says what IPv4 says with 3/2.
+pub fn is_unreachable(packet: &Packet<'_>) -> bool {
+    let message = packet.transport();
+    match (packet.family(), message[0], message[1]) {
+        (Family::V4, 3, code) => code != 4,
+        (Family::V6, kind, code) => kind == 1 || (kind, code) == (4, 1),
+        (Family::V4, ..) => false,
+    }
+}
+
 /// The MTU that an ICMP error tells of, if it is about a packet that was too big: 3/4, ICMPv6 2.
 pub fn told_mtu(packet: &Packet<'_>) -> Option<u32> {
     let message = packet.transport();

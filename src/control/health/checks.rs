@@ -98,8 +98,8 @@ impl Checks {
             target.about.clear();
         }
         let mut new = Vec::new();
-        for (service, id) in snapshot.services.iter().zip(0..) {
-            for (backend, _) in snapshot.backends_of(crate::config::ServiceId(id)) {
+        for service in &snapshot.services {
+            for &backend in &service.backends {
                 let Some(query) = query(snapshot, backend) else { continue };
                 let (query, is_new) = self.watch(query, backend);
                 new.extend(is_new);
@@ -112,7 +112,7 @@ impl Checks {
         }
         for (backend, before) in known {
             let forgotten = before.verdict != Verdict::Unknown && self.verdict(backend) == Verdict::Unknown;
-            if forgotten && usize::from(backend.0) < snapshot.backends.len() {
+            if forgotten && snapshot.has_backend(backend) {
                 self.changes.push_back(Change { backend, up: None, reason: None });
             }
         }

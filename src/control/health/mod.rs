@@ -10,6 +10,7 @@
 mod checks;
 pub mod http;
 mod reason;
+mod standing;
 mod tunnel;
 mod verdict;
 
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 pub use checks::{Checks, Tally};
 pub use reason::{Reason, TunnelFault};
+pub use standing::{Event, EventKind, Standing};
 pub use tunnel::Tunnels;
 pub use verdict::Verdict;
 

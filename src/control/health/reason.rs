@@ -33,8 +33,6 @@ pub enum Reason {
     Unexpected,
     /// Its tunnel does not work; what of it, as far as can be told.
     Tunnel(TunnelFault),
-    /// New flows were not served, so many in a row: the last for this reason.
-    Flows(u32, &'static str),
 }
 
 /// What is wrong on the way by a tunnel to the VIP and back.
@@ -69,7 +67,6 @@ impl fmt::Display for Reason {
             Self::BodyLacks => "the page lacks what is expected",
             Self::Unexpected => "the answer lacks what is expected",
             Self::Tunnel(fault) => return write!(f, "tunnel: {fault}"),
-            Self::Flows(count, last) => return write!(f, "{count} new flows failed in a row: {last}"),
         })
     }
 }

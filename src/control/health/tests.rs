@@ -6,7 +6,7 @@ use crate::engine::Instant;
 
 fn snapshot(services: &str) -> Snapshot {
     let text = format!("[gateway]\nsource-addresses = ['10.99.0.10']\n{services}");
-    load(&text, "tungate.toml", 0, "gw").unwrap_or_else(|report| panic!("{report}"))
+    load(&text, "tungate.toml", None, "gw").unwrap_or_else(|report| panic!("{report}"))
 }
 
 /// A service with so many backends and these lines.

@@ -13,7 +13,7 @@ fn first_word(port: u16, protocol: &str, health: &str) -> (Option<bool>, Option<
         "[[service]]\nname = 's'\nprotocol = '{protocol}'\nsource-nat = false\nlisten = '192.0.2.1:80'\n\
          backends = [{{ address = '10.255.0.1:{port}' }}]\n[service.health]\ninterval = '200ms'\ntimeout = '200ms'\n{health}"
     );
-    let mut snapshot = load(&text, "tungate.toml", 0, "gw").unwrap_or_else(|report| panic!("{report}"));
+    let mut snapshot = load(&text, "tungate.toml", None, "gw").unwrap_or_else(|report| panic!("{report}"));
     // No configuration may name the loopback; a test has nothing else.
     snapshot.backends[0].address = std::net::IpAddr::from([127, 0, 0, 1]).into();
     let prober = Prober::start(Shared::new(snapshot, 1, 7), Arc::new([])).unwrap();
