@@ -88,16 +88,16 @@ impl Engine {
         let failures = &self.shared.failures;
         match (flow.state(), direction) {
             (State::Close, Direction::Reply) if before == State::SynSent => {
-                failures.add(flow.backend, Failure::Refused)
+                failures.add(flow.backend(), Failure::Refused)
             }
-            (State::Close, Direction::Reply) if !has_data(flow) => failures.add(flow.backend, Failure::Reset),
+            (State::Close, Direction::Reply) if !has_data(flow) => failures.add(flow.backend(), Failure::Reset),
             // Of a backend that answers past us only the client tells that it has answered.
-            (State::Established, _) if flow.path().is_some() => failures.end(flow.backend),
-            (State::Replied | State::Assured, _) => failures.end(flow.backend),
+            (State::Established, _) if flow.is_tunnelled() => failures.end(flow.backend()),
+            (State::Replied | State::Assured, _) => failures.end(flow.backend()),
             (State::FinWait | State::CloseWait | State::LastAck | State::TimeWait | State::Close, _)
                 if has_data(flow) =>
             {
-                failures.end(flow.backend);
+                failures.end(flow.backend());
             }
             _ => {}
         }
@@ -106,23 +106,23 @@ impl Engine {
     /// A SYN came again before it was answered: once for each flow.
     pub(super) fn learn_from_repetition(&self, flow: &Flow) {
         if flow.traffic[Direction::Original as usize].packets.get() == 2 {
-            self.shared.failures.add(flow.backend, Failure::NoAnswer);
+            self.shared.failures.add(flow.backend(), Failure::NoAnswer);
         }
     }
 
     /// The flow's time is over. A client that never was may have begun it: but not without an answer, if we would see it.
     pub(super) fn learn_from_end(&self, flow: &Flow) {
-        let unanswered = flow.state() == State::SynSent && flow.path().is_none();
+        let unanswered = flow.state() == State::SynSent && !flow.is_tunnelled();
         if unanswered && flow.traffic[Direction::Original as usize].packets.get() == 1 {
-            self.shared.failures.add(flow.backend, Failure::NoAnswer);
+            self.shared.failures.add(flow.backend(), Failure::NoAnswer);
         }
     }
 
     /// An ICMP error says that a packet of the flow has not reached its backend.
     pub(super) fn learn_from_error(&self, flow: &Flow) {
-        let is_tcp = flow.key(Direction::Original).protocol == Protocol::TCP;
+        let is_tcp = flow.protocol() == Protocol::TCP;
         if !is_tcp || flow.state() == State::SynSent {
-            self.shared.failures.add(flow.backend, Failure::Unreachable);
+            self.shared.failures.add(flow.backend(), Failure::Unreachable);
         }
     }
 }

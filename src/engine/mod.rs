@@ -144,8 +144,10 @@ impl Engine {
     pub fn handle_timeout(&mut self, now: Instant) -> bool {
         let mut over = Vec::new();
         let more = self.expiry.advance(&self.shared.table, now, &self.policy.snapshot.timeouts, |flow| over.push(flow));
-        for flow in over {
-            self.end(flow, now);
+        for id in over {
+            let flow = self.shared.table.hold(id);
+            self.learn_from_end(&flow);
+            self.close(&flow, now);
         }
         self.fragments.expire(now);
         self.count_forgotten();

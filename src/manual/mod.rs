@@ -126,6 +126,10 @@ pub mod exit_codes {
     #![doc = include_str!("exit_codes.md")]
 }
 
+pub mod health {
+    #![doc = include_str!("health.md")]
+}
+
 pub mod json {
     #![doc = include_str!("json.md")]
 }

@@ -9,8 +9,8 @@
 
 mod checks;
 pub mod http;
+mod observations;
 mod reason;
-mod standing;
 mod tunnel;
 mod verdict;
 
@@ -18,8 +18,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use checks::{Checks, Tally};
+pub use observations::{Event, EventKind, Observations};
 pub use reason::{Reason, TunnelFault};
-pub use standing::{Event, EventKind, Standing};
 pub use tunnel::Tunnels;
 pub use verdict::Verdict;
 

@@ -24,30 +24,30 @@ fn change(backend: u16, up: bool) -> Change {
 }
 
 /// The shares of the backends, in their order.
-fn shares(standing: &Standing, snapshot: &Snapshot) -> Vec<u16> {
-    let shares = standing.shares(snapshot, |backend| backend.weight);
+fn shares(observed: &Observations, snapshot: &Snapshot) -> Vec<u16> {
+    let shares = observed.shares(snapshot, |backend| backend.weight);
     snapshot.backends.iter().map(|backend| shares[&backend.id]).collect()
 }
 
 /// What is known when these are down.
-fn with_down(snapshot: &Snapshot, down: &[u16]) -> Standing {
-    let mut standing = Standing::default();
+fn with_down(snapshot: &Snapshot, down: &[u16]) -> Observations {
+    let mut observed = Observations::default();
     for backend in down {
-        standing.observe(&change(*backend, false), snapshot, at(0)).unwrap();
+        observed.observe(&change(*backend, false), snapshot, at(0)).unwrap();
     }
-    standing
+    observed
 }
 
 #[test]
 fn a_backend_that_is_down_gets_nothing_and_says_why() {
     let snapshot = snapshot(THREE, "");
-    let mut standing = with_down(&snapshot, &[0]);
-    assert_eq!(shares(&standing, &snapshot), [0, 1, 1]);
-    assert_eq!((standing.is_up(BackendId(0)), standing.reason(BackendId(0))), (Some(false), Some("connect timeout")));
-    assert_eq!((standing.is_up(BackendId(1)), standing.reason(BackendId(1))), (None, None));
-    let event = standing.observe(&change(0, true), &snapshot, at(1)).unwrap();
+    let mut observed = with_down(&snapshot, &[0]);
+    assert_eq!(shares(&observed, &snapshot), [0, 1, 1]);
+    assert_eq!((observed.is_up(BackendId(0)), observed.reason(BackendId(0))), (Some(false), Some("connect timeout")));
+    assert_eq!((observed.is_up(BackendId(1)), observed.reason(BackendId(1))), (None, None));
+    let event = observed.observe(&change(0, true), &snapshot, at(1)).unwrap();
     assert_eq!(event.kind, EventKind::Up);
-    assert_eq!(shares(&standing, &snapshot), [2, 1, 1], "without slow-start at once");
+    assert_eq!(shares(&observed, &snapshot), [2, 1, 1], "without slow-start at once");
 }
 
 #[test]
@@ -66,35 +66,35 @@ fn backups_come_before_panic_and_panic_before_nobody() {
 #[test]
 fn what_the_operator_has_taken_out_stays_out_in_panic() {
     let snapshot = snapshot(THREE, "[service.health]\npanic-threshold = 100");
-    let standing = with_down(&snapshot, &[1]);
-    let shares = standing.shares(&snapshot, |backend| if backend.id.0 == 0 { 0 } else { backend.weight });
+    let observed = with_down(&snapshot, &[1]);
+    let shares = observed.shares(&snapshot, |backend| if backend.id.0 == 0 { 0 } else { backend.weight });
     assert_eq!([0, 1, 2].map(|id| shares[&BackendId(id)]), [0, 1, 1]);
 }
 
 #[test]
 fn a_backend_that_comes_back_climbs_to_its_share() {
     let snapshot = snapshot(THREE, "[service.health]\nslow-start = '10s'");
-    let (mut standing, failures) = (with_down(&snapshot, &[1]), Failures::default());
-    standing.observe(&change(1, true), &snapshot, at(0)).unwrap();
-    assert_eq!(shares(&standing, &snapshot), [200, 10, 100]);
+    let (mut observed, failures) = (with_down(&snapshot, &[1]), Failures::default());
+    observed.observe(&change(1, true), &snapshot, at(0)).unwrap();
+    assert_eq!(shares(&observed, &snapshot), [200, 10, 100]);
     let mut seen = Vec::new();
-    while let Some(then) = standing.poll_timeout(&snapshot, at(0)) {
-        let (changed, events) = standing.review(&failures, &snapshot, then);
+    while let Some(then) = observed.poll_timeout(&snapshot, at(0)) {
+        let (changed, events) = observed.review(&failures, &snapshot, then);
         assert!(changed && events.is_empty());
-        seen.push(shares(&standing, &snapshot)[1]);
+        seen.push(shares(&observed, &snapshot)[1]);
     }
     assert_eq!(seen, [20, 30, 40, 50, 60, 70, 80, 90, 1], "and at the end all is as it was");
-    assert_eq!(shares(&standing, &snapshot), [2, 1, 1]);
+    assert_eq!(shares(&observed, &snapshot), [2, 1, 1]);
 }
 
 #[test]
 fn the_heaviest_weights_leave_no_room_but_do_not_overflow() {
     let heavy = THREE.replace("weight = 2", "weight = 65535");
     let snapshot = snapshot(&heavy, "[service.health]\nslow-start = '10s'");
-    let mut standing = with_down(&snapshot, &[0, 1]);
-    standing.observe(&change(0, true), &snapshot, at(0)).unwrap();
-    standing.observe(&change(1, true), &snapshot, at(0)).unwrap();
-    assert_eq!(shares(&standing, &snapshot), [6553, 1, 1]);
+    let mut observed = with_down(&snapshot, &[0, 1]);
+    observed.observe(&change(0, true), &snapshot, at(0)).unwrap();
+    observed.observe(&change(1, true), &snapshot, at(0)).unwrap();
+    assert_eq!(shares(&observed, &snapshot), [6553, 1, 1]);
 }
 
 /// Tells of so many failed flows of a backend.
@@ -107,37 +107,37 @@ fn fail(failures: &Failures, backend: u16, count: u32) {
 #[test]
 fn flows_that_fail_in_a_row_eject_their_backend_for_a_while() {
     let snapshot = snapshot(THREE, "[service.passive]\nfailures = 3\neject-for = '1s'");
-    let (mut standing, failures) = (Standing::default(), Failures::default());
+    let (mut observed, failures) = (Observations::default(), Failures::default());
     fail(&failures, 0, 2);
-    assert_eq!(standing.review(&failures, &snapshot, at(0)), (false, vec![]));
+    assert_eq!(observed.review(&failures, &snapshot, at(0)), (false, vec![]));
     fail(&failures, 0, 1);
-    let (changed, events) = standing.review(&failures, &snapshot, at(50));
+    let (changed, events) = observed.review(&failures, &snapshot, at(50));
     let why = "3 new flows failed in a row: connection refused".to_owned();
     assert_eq!((changed, &events[0].kind), (true, &EventKind::Ejected(why.clone())));
-    assert_eq!(shares(&standing, &snapshot), [0, 1, 1]);
-    assert_eq!((standing.is_up(BackendId(0)), standing.reason(BackendId(0))), (Some(false), Some(why.as_str())));
+    assert_eq!(shares(&observed, &snapshot), [0, 1, 1]);
+    assert_eq!((observed.is_up(BackendId(0)), observed.reason(BackendId(0))), (Some(false), Some(why.as_str())));
 
-    let (_, events) = standing.review(&failures, &snapshot, at(1_050));
+    let (_, events) = observed.review(&failures, &snapshot, at(1_050));
     assert_eq!(events[0].kind, EventKind::Readmitted);
-    assert_eq!(shares(&standing, &snapshot), [2, 1, 1]);
+    assert_eq!(shares(&observed, &snapshot), [2, 1, 1]);
     fail(&failures, 0, 1);
-    let (_, events) = standing.review(&failures, &snapshot, at(1_100));
+    let (_, events) = observed.review(&failures, &snapshot, at(1_100));
     assert!(matches!(events[0].kind, EventKind::Ejected(_)), "on probation one failure is enough");
 
-    standing.review(&failures, &snapshot, at(2_100));
+    observed.review(&failures, &snapshot, at(2_100));
     failures.end(BackendId(0));
     fail(&failures, 0, 2);
-    assert_eq!(standing.review(&failures, &snapshot, at(2_150)), (false, vec![]), "one that went well ends it");
+    assert_eq!(observed.review(&failures, &snapshot, at(2_150)), (false, vec![]), "one that went well ends it");
 }
 
 #[test]
 fn failures_far_apart_are_not_in_a_row() {
     let snapshot = snapshot(THREE, "[service.passive]\nfailures = 2\neject-for = '1s'");
-    let (mut standing, failures) = (Standing::default(), Failures::default());
+    let (mut observed, failures) = (Observations::default(), Failures::default());
     for second in 0..10 {
         fail(&failures, 0, 1);
         for step in 0..40 {
-            assert_eq!(standing.review(&failures, &snapshot, at(second * 2_000 + step * 50)), (false, vec![]));
+            assert_eq!(observed.review(&failures, &snapshot, at(second * 2_000 + step * 50)), (false, vec![]));
         }
     }
 }
@@ -145,9 +145,9 @@ fn failures_far_apart_are_not_in_a_row() {
 #[test]
 fn not_all_are_ejected_whatever_their_flows_say() {
     let snapshot = snapshot(THREE, "[service.passive]\nfailures = 1\nmax-ejected = 67");
-    let (mut standing, failures) = (Standing::default(), Failures::default());
+    let (mut observed, failures) = (Observations::default(), Failures::default());
     (0..3).for_each(|backend| fail(&failures, backend, 9));
-    let (_, events) = standing.review(&failures, &snapshot, at(0));
+    let (_, events) = observed.review(&failures, &snapshot, at(0));
     assert_eq!(events.len(), 2);
-    assert_eq!(shares(&standing, &snapshot), [0, 0, 1]);
+    assert_eq!(shares(&observed, &snapshot), [0, 0, 1]);
 }

@@ -17,7 +17,7 @@ const STEPS: u32 = 10;
 
 /// What is known of all backends.
 #[derive(Debug, Default)]
-pub struct Standing {
+pub struct Observations {
     of: HashMap<BackendId, One, RandomState>,
 }
 
@@ -73,7 +73,7 @@ pub enum EventKind {
     Readmitted,
 }
 
-impl Standing {
+impl Observations {
     /// Takes note of what checks have found.
     pub fn observe(&mut self, change: &Change, snapshot: &Snapshot, now: Instant) -> Option<Event> {
         if !snapshot.has_backend(change.backend) {
