@@ -10,15 +10,16 @@
 //! 6. [`dsr`]: direct server return: tunnels to backends that answer the clients themselves
 //! 7. [`schedulers`]: which backend a new flow goes to
 //! 8. [`discovery`]: backends that the configuration does not list
-//! 9. [`timeouts`]: how long a flow is remembered, and which RFC says so
-//! 10. [`limits`]: how many flows a gateway and its services take, and what a flood does
-//! 11. [`packets`]: what happens to odd packets, and our choice where the references disagree
-//! 12. [`kernel`]: what differs from the kernel's own NAT, and how that is known
-//! 13. [`drops`]: all reasons for which a packet is dropped
-//! 14. [`troubleshooting`]: from what one sees to what to do
-//! 15. [`json`]: what programs can read
-//! 16. [`exit_codes`]: what scripts can rely on
-//! 17. [`requirements`]: the rules for packets, and the tests that show each of them
+//! 9. [`health`]: how tungate knows which backends serve, and what follows
+//! 10. [`timeouts`]: how long a flow is remembered, and which RFC says so
+//! 11. [`limits`]: how many flows a gateway and its services take, and what a flood does
+//! 12. [`packets`]: what happens to odd packets, and our choice where the references disagree
+//! 13. [`kernel`]: what differs from the kernel's own NAT, and how that is known
+//! 14. [`drops`]: all reasons for which a packet is dropped
+//! 15. [`troubleshooting`]: from what one sees to what to do
+//! 16. [`json`]: what programs can read
+//! 17. [`exit_codes`]: what scripts can rely on
+//! 18. [`requirements`]: the rules for packets, and the tests that show each of them
 //!
 //! `tungate manual CHAPTER` prints one. Each verb has a manual page, too: `tungate man DIR` writes them.
 
