@@ -3,15 +3,16 @@
 mod found;
 mod reload;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::atomic::{Ordering, fence};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::discovery::Sources;
+use super::health::{Event, Observations};
 use super::history::{Applied, Cause, History, Rejected, Source};
 use super::overrides::{Operation, Override, Overrides, UnixTime};
-use super::standing::{Health, Observed, Presence, Standing};
+use super::standing::{Health, Presence, Standing};
 use crate::config::{Backend, BackendId, Snapshot};
 use crate::engine::conntrack::Direction;
 use crate::engine::{Instant, Policy, Shared};
@@ -41,7 +42,10 @@ pub struct Controller {
     unconfirmed: Option<Unconfirmed>,
     overrides: Overrides,
     sources: Sources,
-    observed: HashMap<BackendId, Observed>,
+    observed: Observations,
+    /// When to look again at what flows tell.
+    next_review: Option<Instant>,
+    events: Vec<Event>,
     /// Whether the policy in force is not what would be made now.
     outdated: bool,
     /// No new flow is taken.
@@ -82,7 +86,9 @@ impl Controller {
             unconfirmed: None,
             overrides: Overrides::default(),
             sources,
-            observed: HashMap::new(),
+            observed: Observations::default(),
+            next_review: Some(Instant::ZERO),
+            events: Vec::new(),
             outdated: false,
             closed: false,
             superseded: Vec::new(),
@@ -127,7 +133,7 @@ impl Controller {
             presence: if snapshot.has_backend(backend.id) { Presence::Present } else { Presence::Removed },
             configured_weight: backend.weight,
             overridden: self.overrides.of(snapshot, backend),
-            observed: self.observed.get(&backend.id),
+            observed: self.observed.of(backend.id),
         }
     }
 
@@ -140,17 +146,21 @@ impl Controller {
         let saw = self.overrides.see(&self.snapshot(), time);
         self.effects.overrides |= self.overrides.see(&snapshot, time) || saw;
         let known: HashSet<_> = snapshot.all_backends().map(|backend| backend.id).collect();
-        self.observed.retain(|id, _| known.contains(id));
+        self.observed.retain(|id| known.contains(&id));
+        self.next_review = Some(now);
         self.put_in_force(&Arc::new(snapshot), now);
         self.effects.addresses = true;
     }
 
     /// What a health check has seen, or another observer; a backend that nobody looks at is `Unknown`.
     pub fn observe(&mut self, backend: BackendId, health: Health, reason: Option<String>, now: Instant) {
-        let before = self.observed.get(&backend);
-        let since = before.filter(|before| before.health == health).map_or(now, |before| before.since);
-        self.outdated |= before.map(|before| before.health).unwrap_or_default() != health;
-        self.observed.insert(backend, Observed { health, reason, since });
+        let snapshot = self.snapshot();
+        if !snapshot.has_backend(backend) {
+            return; // It was removed while it was asked.
+        }
+        let before = self.observed.of(backend).map(|seen| seen.health).unwrap_or_default();
+        self.events.extend(self.observed.observe(backend, health, reason, &snapshot, now));
+        self.outdated |= before != health;
     }
 
     /// What was said before a restart.
@@ -202,7 +212,7 @@ impl Controller {
             return Some(Instant::ZERO);
         }
         let expiry = self.overrides.next_expiry().map(|time| self.instant(time));
-        [expiry, self.next_sweep, self.unconfirmed_until()].into_iter().flatten().min()
+        [expiry, self.next_sweep, self.unconfirmed_until(), self.next_review].into_iter().flatten().min()
     }
 
     /// Does what is due: the policy after a change, the end of what was said for a time, the end of what is retired.
@@ -212,6 +222,9 @@ impl Controller {
             self.outdated = true;
         }
         self.give_way(now);
+        if self.outdated || self.next_review.is_some_and(|at| at <= now) {
+            self.review(now);
+        }
         if self.outdated {
             self.put_in_force(&self.snapshot(), now);
         }
@@ -225,9 +238,24 @@ impl Controller {
         std::mem::take(&mut self.effects)
     }
 
+    /// What has happened to backends since it was asked last, oldest first.
+    pub fn events(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.events)
+    }
+
+    /// Looks at what flows tell of their backends, and at those that climb.
+    fn review(&mut self, now: Instant) {
+        let snapshot = self.snapshot();
+        let (changed, events) = self.observed.review(&self.shared.failures, &snapshot, now);
+        self.outdated |= changed;
+        self.events.extend(events);
+        self.next_review = self.observed.poll_timeout(&snapshot, now);
+    }
+
     fn put_in_force(&mut self, snapshot: &Arc<Snapshot>, now: Instant) {
         let previous = self.shared.policy.load_full();
-        let share = |backend: &Backend| self.standing(snapshot, backend).share();
+        let shares = self.observed.shares(snapshot, |backend| self.standing(snapshot, backend).wanted());
+        let share = |backend: &Backend| shares.get(&backend.id).copied().unwrap_or(0);
         let policy = Policy::build(Arc::clone(snapshot), share, Some(&previous));
         let policy = if self.closed { policy.closed() } else { policy };
         self.shared.policy.store(Arc::new(policy));
@@ -262,7 +290,7 @@ impl Controller {
             backends.clone().filter(|id| !kept_backends.contains(id)),
         );
         for id in backends.filter(|id| !kept_backends.contains(id)) {
-            self.observed.remove(&id);
+            self.observed.retain(|known| known != id);
         }
         self.effects.addresses |= after.retired.addresses != before.retired.addresses;
         self.put_in_force(&Arc::new(after), now);

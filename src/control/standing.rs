@@ -103,11 +103,15 @@ impl Standing<'_> {
         self.overridden.and_then(|said| said.weight).unwrap_or(self.configured_weight)
     }
 
-    /// Its share of new flows now, 0 for one that gets none. Backup backends get some only when no other does.
-    pub fn share(&self) -> u16 {
-        let takes = self.presence == Presence::Present
-            && self.administration() == Administration::Enabled
-            && self.health() != Health::Down;
+    /// The share of new flows that configuration and operator want it to have, 0 for none.
+    pub fn wanted(&self) -> u16 {
+        let takes = self.presence == Presence::Present && self.administration() == Administration::Enabled;
         if takes { self.weight() } else { 0 }
+    }
+
+    /// That share if it is not down. Backup backends get theirs only when no other does, and where too few are up, health
+    /// does not count.
+    pub fn share(&self) -> u16 {
+        if self.health() == Health::Down { 0 } else { self.wanted() }
     }
 }

@@ -13,6 +13,7 @@
 mod affinity;
 pub mod conntrack;
 pub mod counters;
+mod cut;
 mod established;
 pub mod failures;
 mod foresight;

@@ -68,7 +68,7 @@ impl Engine {
         if reason == DropReason::PortsExhausted {
             return self.prohibited(packet, now);
         }
-        if reason != DropReason::Draining {
+        if !matches!(reason, DropReason::Draining | DropReason::NoBackend) {
             return Verdict::Drop(reason);
         }
         // As a host whose server has stopped: the client fails over at once, if it knows where to.

@@ -20,8 +20,9 @@ use crate::engine::Instant;
 const SIGNALS: Token = Token(0);
 const LINKS: Token = Token(1);
 const ADDRESSES: Token = Token(2);
+const HEALTH: Token = Token(3);
 /// And all above: the clients.
-const ADMIN: Token = Token(3);
+const ADMIN: Token = Token(4);
 /// Signals that would end the process if nobody caught them, and that nobody sends to end a gateway. SIGHUP has the
 /// configuration read again.
 const IDLE: [libc::c_int; 3] = [libc::SIGHUP, libc::SIGUSR1, libc::SIGUSR2];
@@ -67,6 +68,7 @@ pub fn serve(
         poll.registry().register(&mut SourceFd(&routes.as_fd().as_raw_fd()), LINKS, Interest::READABLE)?;
     }
     poll.registry().register(&mut SourceFd(&daemon.addresses().as_fd().as_raw_fd()), ADDRESSES, Interest::READABLE)?;
+    poll.registry().register(&mut SourceFd(&daemon.news().as_raw_fd()), HEALTH, Interest::READABLE)?;
     server.register(poll.registry(), ADMIN)?;
     let end = serve_until_over(&mut daemon, &mut server, &mut signals, &mut poll, drain, answer);
     server.finish(&mut poll, &mut |request| answer(&mut daemon, request));
@@ -103,6 +105,7 @@ fn serve_until_over(
                 }
                 LINKS => restore_routes(daemon),
                 ADDRESSES => daemon.look_at_addresses(),
+                HEALTH => {} // The daemon takes the news with all that is due.
                 token => server.handle(poll.registry(), token, sys::now(), &mut |request| answer(daemon, request)),
             }
         }

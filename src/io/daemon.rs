@@ -3,6 +3,7 @@
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -10,6 +11,7 @@ use super::addresses::{Kept, Watched, own_addresses};
 use super::announce::{AnnounceError, Announcer};
 use super::discovery::{Discoverer, Heard};
 use super::netlink::{Netlink, NetlinkError};
+use super::probe::Prober;
 use super::routes::Routes;
 use super::segmenting::Segmenting;
 use super::state::StateDir;
@@ -20,12 +22,14 @@ use super::tun_port::TunPort;
 use super::unreachable::Unreachable;
 use super::words::{in_words, with_remedy};
 use super::worker::{Mailbox, Worker};
-use crate::config::{Snapshot, Workers};
-use crate::control::Controller;
+use crate::config::{BackendId, OnDown, Snapshot, Workers};
+use crate::control::health::{Change, Event, EventKind};
 use crate::control::history::{History, Source};
 use crate::control::overrides::Overrides;
+use crate::control::{Controller, Health};
 use crate::engine::conntrack::FlowRef;
 use crate::engine::{Engine, Instant, Shared, WorkerId};
+use crate::wire::Protocol;
 
 /// Files of the state folder.
 const OVERRIDES: &str = "overrides.json";
@@ -35,6 +39,8 @@ const HISTORY: &str = "history.json";
 #[derive(Debug)]
 pub struct Daemon {
     controller: Controller,
+    /// Asks the backends how they are, as long as it lives.
+    prober: Prober,
     mailboxes: Arc<[Mailbox]>,
     workers: Vec<JoinHandle<io::Result<()>>>,
     /// Answers for our addresses as long as it lives.
@@ -77,10 +83,13 @@ impl Daemon {
         let watched = Watched::start(&snapshot).map_err(StartError::Addresses)?;
         let shared = Shared::new(snapshot, count, random_seed());
         let mailboxes: Result<Arc<[Mailbox]>, _> = (0..count).map(|_| Mailbox::new()).collect();
+        let mailboxes = mailboxes.map_err(StartError::System)?;
+        let prober = Prober::start(Arc::clone(&shared), Arc::clone(&mailboxes)).map_err(StartError::System)?;
         let epoch = sys::wall_clock().saturating_sub(sys::now().since(Instant::ZERO));
         let mut daemon = Self {
             controller: Controller::new(Arc::clone(&shared), epoch),
-            mailboxes: mailboxes.map_err(StartError::System)?,
+            prober,
+            mailboxes,
             workers: Vec::new(),
             announcer,
             state: StateDir::none(),
@@ -127,13 +136,19 @@ impl Daemon {
 
     /// Does what has become due in the slow state.
     pub fn handle_timeout(&mut self) {
+        let now = sys::now();
         while let Some(Heard { service, asked, answer }) = self.discoverer.as_ref().and_then(Discoverer::next) {
-            self.controller.hear(service, &asked, answer, sys::now());
+            self.controller.hear(service, &asked, answer, now);
         }
-        self.controller.handle_timeout(sys::now());
+        for Change { backend, up, reason } in self.prober.changes() {
+            let health = up.map_or(Health::Unknown, |up| if up { Health::Up } else { Health::Down });
+            self.controller.observe(backend, health, reason.map(|reason| reason.to_string()), now);
+        }
+        self.controller.handle_timeout(now);
         let effects = self.controller.effects();
         if effects.policy {
             self.mailboxes.iter().for_each(Mailbox::wake);
+            self.prober.adopt(self.controller.snapshot());
         }
         if effects.addresses {
             self.follow_addresses();
@@ -146,6 +161,9 @@ impl Daemon {
         }
         if effects.sources {
             self.ask_sources();
+        }
+        for event in self.controller.events() {
+            self.follow(&event);
         }
     }
 
@@ -160,6 +178,52 @@ impl Daemon {
         if let Some(discoverer) = &self.discoverer {
             discoverer.follow(self.controller.sources().wanted());
         }
+    }
+
+    /// Tells what has happened to a backend, and does to its flows what the configuration says.
+    fn follow(&self, Event { backend: id, kind }: &Event) {
+        let snapshot = self.controller.snapshot();
+        if !snapshot.has_backend(*id) {
+            return;
+        }
+        let backend = snapshot.backend(*id);
+        let service = snapshot.service(backend.service);
+        let (service_name, name) = (service.name.as_str(), backend.name.as_str());
+        match kind {
+            EventKind::Up => log::info!(service = service_name, backend = name; "backend is up"),
+            EventKind::Readmitted => log::info!(service = service_name, backend = name; "backend gets flows again"),
+            EventKind::Down(why) => {
+                log::warn!(service = service_name, backend = name, reason = why.as_str(); "backend is down")
+            }
+            EventKind::StillDown(why) => {
+                log::info!(service = service_name, backend = name, reason = why.as_str(); "backend is still down");
+            }
+            EventKind::Ejected(why) => {
+                log::warn!(service = service_name, backend = name, reason = why.as_str(); "backend is ejected");
+            }
+        }
+        if matches!(kind, EventKind::Down(_)) {
+            self.cut_flows(*id, service.health.on_down);
+        }
+    }
+
+    /// Ends a backend's flows: those without connections, which then go elsewhere, and the others if they are to be.
+    fn cut_flows(&self, backend: BackendId, on_down: OnDown) {
+        let mut flows = Vec::new();
+        self.shared().table.for_each(|flow| {
+            let is_tcp = flow.protocol() == Protocol::TCP;
+            if flow.backend() == backend && (!is_tcp || on_down == OnDown::Reset) {
+                flows.push(flow.hold());
+            }
+        });
+        for flow in flows {
+            self.mailboxes[usize::from(flow.owner().0)].cut_flow(flow);
+        }
+    }
+
+    /// Readable when a backend has been found to be another than it was.
+    pub fn news(&self) -> BorrowedFd<'_> {
+        self.prober.as_fd()
     }
 
     /// Routes and announcements are those of the snapshot in force.

@@ -33,6 +33,8 @@ pub struct Mailbox {
     handed: ArrayQueue<Vec<u8>>,
     /// Flows it shall end.
     doomed: SegQueue<FlowRef>,
+    /// Flows it shall end, and tell both ends.
+    cut: SegQueue<FlowRef>,
     /// Packets of the gateway itself, as they are to leave.
     own: ArrayQueue<Vec<u8>>,
     /// Wakes whoever listens to what the engine has heard.
@@ -50,6 +52,7 @@ impl Mailbox {
         Ok(Self {
             handed: ArrayQueue::new(HANDOFF_SLOTS),
             doomed: SegQueue::new(),
+            cut: SegQueue::new(),
             own: ArrayQueue::new(OWN_SLOTS),
             listener: OnceLock::new(),
             stop: AtomicBool::new(false),
@@ -60,6 +63,12 @@ impl Mailbox {
     /// Has the worker end a flow of its own.
     pub fn end_flow(&self, flow: FlowRef) {
         self.doomed.push(flow);
+        self.waker.wake();
+    }
+
+    /// Has the worker end a flow of its own, and reset both ends if it is a connection.
+    pub fn cut_flow(&self, flow: FlowRef) {
+        self.cut.push(flow);
         self.waker.wake();
     }
 
@@ -162,6 +171,12 @@ impl<P: PacketPort> Worker<P> {
         let mailbox = &self.mailboxes[usize::from(self.id.0)];
         while let Some(flow) = mailbox.doomed.pop() {
             self.engine.close(&flow, now);
+        }
+        while let Some(flow) = mailbox.cut.pop() {
+            self.engine.cut(&flow);
+        }
+        if self.engine.has_mail() {
+            send_own(&mut self.engine, &mut self.port);
         }
         while let Some(packet) = mailbox.own.pop() {
             match self.port.send_pieces([&packet, &[]]) {

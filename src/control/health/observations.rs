@@ -1,12 +1,12 @@
-//! What is known of each backend, by checks and by its flows, and what share of new flows follows from that.
+//! What is seen of each backend, by checks and by its flows, and what share of new flows follows from that.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use foldhash::fast::RandomState;
 
-use super::Change;
 use crate::config::{Backend, BackendId, Passive, Service, Snapshot};
+use crate::control::{Health, Observed};
 use crate::engine::Instant;
 use crate::engine::failures::Failures;
 
@@ -25,9 +25,7 @@ pub struct Observations {
 #[derive(Debug, Default)]
 struct One {
     /// What checks say.
-    up: Option<bool>,
-    /// Why, if it is down.
-    reason: Option<String>,
+    checked: Option<Observed>,
     ejected: Option<Ejection>,
     ramp: Option<Ramp>,
     /// Failures in a row when they were last looked at, and since when there are so many.
@@ -37,7 +35,7 @@ struct One {
 #[derive(Debug)]
 struct Ejection {
     until: Instant,
-    why: String,
+    observed: Observed,
 }
 
 /// It is about to get its whole share.
@@ -74,32 +72,37 @@ pub enum EventKind {
 }
 
 impl Observations {
-    /// Takes note of what checks have found.
-    pub fn observe(&mut self, change: &Change, snapshot: &Snapshot, now: Instant) -> Option<Event> {
-        if !snapshot.has_backend(change.backend) {
-            return None;
-        }
-        let lasts = snapshot.service(snapshot.backend(change.backend).service).health.slow_start;
-        let one = self.of.entry(change.backend).or_default();
-        let before = std::mem::replace(&mut one.up, change.up);
-        one.reason = change.reason.as_ref().map(ToString::to_string);
-        let why = || one.reason.clone().unwrap_or_default();
-        let kind = match (before, change.up) {
-            (Some(false), Some(false)) => EventKind::StillDown(why()),
-            (_, Some(false)) => EventKind::Down(why()),
-            (Some(true), Some(true)) | (_, None) => return None,
-            (_, Some(true)) => {
+    /// Takes note of what checks have found. A backend that nobody asks is `Unknown`.
+    pub fn observe(
+        &mut self,
+        backend: BackendId,
+        health: Health,
+        reason: Option<String>,
+        snapshot: &Snapshot,
+        now: Instant,
+    ) -> Option<Event> {
+        let lasts = snapshot.service(snapshot.backend(backend).service).health.slow_start;
+        let one = self.of.entry(backend).or_default();
+        let (before, since) = one.checked.as_ref().map_or((Health::Unknown, now), |seen| (seen.health, seen.since));
+        let since = if before == health { since } else { now };
+        one.checked = Some(Observed { health, reason: reason.clone(), since });
+        let why = || reason.unwrap_or_default();
+        let kind = match (before, health) {
+            (Health::Down, Health::Down) => EventKind::StillDown(why()),
+            (_, Health::Down) => EventKind::Down(why()),
+            (Health::Up, Health::Up) | (_, Health::Unknown) => return None,
+            (_, Health::Up) => {
                 // Nobody has to be careful with a backend of which nothing bad was known.
-                one.ramp = before.and_then(|_| Ramp::new(lasts, now));
+                one.ramp = if before == Health::Down { Ramp::new(lasts, now) } else { None };
                 EventKind::Up
             }
         };
-        Some(Event { backend: change.backend, kind })
+        Some(Event { backend, kind })
     }
 
-    /// Forgets what this configuration does not have.
-    pub fn adopt(&mut self, snapshot: &Snapshot) {
-        self.of.retain(|backend, _| snapshot.has_backend(*backend));
+    /// Forgets what is not among these.
+    pub fn retain(&mut self, keep: impl Fn(BackendId) -> bool) {
+        self.of.retain(|backend, _| keep(*backend));
     }
 
     /// Looks at what flows tell, and at the time. Whether shares have changed, and what there is to tell.
@@ -125,17 +128,11 @@ impl Observations {
         self.of.values().filter_map(|one| one.ramp.as_ref()).map(Ramp::next).min()
     }
 
-    /// Whether a backend serves, by checks and by its flows; `None`: nobody knows.
-    pub fn is_up(&self, backend: BackendId) -> Option<bool> {
+    /// What was seen of a backend last, by checks or by its flows.
+    pub fn of(&self, backend: BackendId) -> Option<&Observed> {
         let one = self.of.get(&backend)?;
-        if one.ejected.is_some() { Some(false) } else { one.up }
-    }
-
-    /// Why it does not.
-    pub fn reason(&self, backend: BackendId) -> Option<&str> {
-        let one = self.of.get(&backend)?;
-        let ejected = one.ejected.as_ref().map(|ejection| ejection.why.as_str());
-        one.reason.as_deref().or(ejected)
+        let down = one.checked.as_ref().filter(|seen| seen.health == Health::Down);
+        down.or(one.ejected.as_ref().map(|ejection| &ejection.observed)).or(one.checked.as_ref())
     }
 
     /// Each backend's share of new flows now. `wanted` is what configuration and operator want it to be.
@@ -169,7 +166,7 @@ impl Observations {
         group: &[(&Backend, u16)],
         shares: &mut HashMap<BackendId, u16, RandomState>,
     ) {
-        let is_up = |backend: &Backend| self.is_up(backend.id) != Some(false);
+        let is_up = |backend: &Backend| self.of(backend.id).is_none_or(|seen| seen.health != Health::Down);
         let count = |backup: bool, up: bool| {
             let counted = group.iter().filter(|(backend, weight)| *weight > 0 && backend.backup == backup);
             counted.filter(|(backend, _)| !up || is_up(backend)).count()
@@ -206,17 +203,14 @@ impl Observations {
         now: Instant,
         events: &mut Vec<Event>,
     ) {
-        let ejected = |this: &Self| {
-            let of_service = service.backends.iter().filter_map(|backend| this.of.get(backend));
-            of_service.filter(|one| one.ejected.is_some()).count()
-        };
+        let of_service = service.backends.iter().filter_map(|backend| self.of.get(backend));
+        let mut ejected = of_service.filter(|one| one.ejected.is_some()).count();
         let most = passive.most_ejected(service.backends.len());
         for &backend in &service.backends {
             let (count, last) = failures.run(backend);
             if count == 0 && !self.of.contains_key(&backend) {
                 continue;
             }
-            let may_eject = ejected(self) < most;
             let one = self.of.entry(backend).or_default();
             if let Some(ejection) = &one.ejected {
                 if now >= ejection.until {
@@ -224,15 +218,18 @@ impl Observations {
                     one.ramp = Ramp::new(service.health.slow_start, now);
                     // On probation: the first failure ejects it again.
                     failures.restart(backend, u32::from(passive.failures) - 1);
+                    ejected -= 1;
                     events.push(Event { backend, kind: EventKind::Readmitted });
                 }
                 continue;
             }
             if one.has_paused(count, passive.eject_for, now) {
                 failures.restart(backend, 0);
-            } else if count >= u32::from(passive.failures) && may_eject && one.up != Some(false) {
+            } else if count >= u32::from(passive.failures) && ejected < most && !one.is_down() {
                 let why = format!("{count} new flows failed in a row: {}", last.name());
-                one.ejected = Some(Ejection { until: now + passive.eject_for, why: why.clone() });
+                let observed = Observed { health: Health::Down, reason: Some(why.clone()), since: now };
+                one.ejected = Some(Ejection { until: now + passive.eject_for, observed });
+                ejected += 1;
                 events.push(Event { backend, kind: EventKind::Ejected(why) });
             }
         }
@@ -240,6 +237,11 @@ impl Observations {
 }
 
 impl One {
+    /// Whether checks say so.
+    fn is_down(&self) -> bool {
+        self.checked.as_ref().is_some_and(|seen| seen.health == Health::Down)
+    }
+
     /// Whether the last failure is so long ago that what follows is another row.
     fn has_paused(&mut self, count: u32, pause: Duration, now: Instant) -> bool {
         if count == 0 {

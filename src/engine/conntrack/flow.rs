@@ -274,6 +274,11 @@ impl Flow {
         self.tracker.believes(direction, segment)
     }
 
+    /// Sequence and acknowledgment number that the sender of this direction expects next.
+    pub(in crate::engine) fn expects(&self, sender: Direction) -> (u32, u32) {
+        self.tracker.expects(sender)
+    }
+
     /// Tells the TCP tracker that a segment which it has judged reaches as far as this: it had come in fragments.
     pub(in crate::engine) fn extend(&self, direction: Direction, end: u32) {
         self.tracker.extend(direction, end);

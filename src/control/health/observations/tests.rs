@@ -1,6 +1,5 @@
 use super::*;
 use crate::config::load;
-use crate::control::health::Reason;
 use crate::engine::failures::Failure;
 
 /// A service with these backends and these lines.
@@ -18,9 +17,14 @@ fn at(millis: u64) -> Instant {
     Instant::from_micros(1_000_000 + millis * 1000)
 }
 
-fn change(backend: u16, up: bool) -> Change {
-    let reason = (!up).then_some(Reason::ConnectTimeout);
-    Change { backend: BackendId(backend), up: Some(up), reason }
+fn observe(observed: &mut Observations, backend: u16, up: bool, snapshot: &Snapshot) -> EventKind {
+    let (health, reason) = if up { (Health::Up, None) } else { (Health::Down, Some("connect timeout".to_owned())) };
+    observed.observe(BackendId(backend), health, reason, snapshot, at(0)).unwrap().kind
+}
+
+/// What is said of a backend.
+fn said(observed: &Observations, backend: u16) -> Option<(Health, Option<&str>)> {
+    observed.of(BackendId(backend)).map(|seen| (seen.health, seen.reason.as_deref()))
 }
 
 /// The shares of the backends, in their order.
@@ -33,7 +37,7 @@ fn shares(observed: &Observations, snapshot: &Snapshot) -> Vec<u16> {
 fn with_down(snapshot: &Snapshot, down: &[u16]) -> Observations {
     let mut observed = Observations::default();
     for backend in down {
-        observed.observe(&change(*backend, false), snapshot, at(0)).unwrap();
+        observe(&mut observed, *backend, false, snapshot);
     }
     observed
 }
@@ -43,10 +47,9 @@ fn a_backend_that_is_down_gets_nothing_and_says_why() {
     let snapshot = snapshot(THREE, "");
     let mut observed = with_down(&snapshot, &[0]);
     assert_eq!(shares(&observed, &snapshot), [0, 1, 1]);
-    assert_eq!((observed.is_up(BackendId(0)), observed.reason(BackendId(0))), (Some(false), Some("connect timeout")));
-    assert_eq!((observed.is_up(BackendId(1)), observed.reason(BackendId(1))), (None, None));
-    let event = observed.observe(&change(0, true), &snapshot, at(1)).unwrap();
-    assert_eq!(event.kind, EventKind::Up);
+    assert_eq!(said(&observed, 0), Some((Health::Down, Some("connect timeout"))));
+    assert_eq!(said(&observed, 1), None);
+    assert_eq!(observe(&mut observed, 0, true, &snapshot), EventKind::Up);
     assert_eq!(shares(&observed, &snapshot), [2, 1, 1], "without slow-start at once");
 }
 
@@ -75,7 +78,7 @@ fn what_the_operator_has_taken_out_stays_out_in_panic() {
 fn a_backend_that_comes_back_climbs_to_its_share() {
     let snapshot = snapshot(THREE, "[service.health]\nslow-start = '10s'");
     let (mut observed, failures) = (with_down(&snapshot, &[1]), Failures::default());
-    observed.observe(&change(1, true), &snapshot, at(0)).unwrap();
+    observe(&mut observed, 1, true, &snapshot);
     assert_eq!(shares(&observed, &snapshot), [200, 10, 100]);
     let mut seen = Vec::new();
     while let Some(then) = observed.poll_timeout(&snapshot, at(0)) {
@@ -92,8 +95,8 @@ fn the_heaviest_weights_leave_no_room_but_do_not_overflow() {
     let heavy = THREE.replace("weight = 2", "weight = 65535");
     let snapshot = snapshot(&heavy, "[service.health]\nslow-start = '10s'");
     let mut observed = with_down(&snapshot, &[0, 1]);
-    observed.observe(&change(0, true), &snapshot, at(0)).unwrap();
-    observed.observe(&change(1, true), &snapshot, at(0)).unwrap();
+    observe(&mut observed, 0, true, &snapshot);
+    observe(&mut observed, 1, true, &snapshot);
     assert_eq!(shares(&observed, &snapshot), [6553, 1, 1]);
 }
 
@@ -115,7 +118,7 @@ fn flows_that_fail_in_a_row_eject_their_backend_for_a_while() {
     let why = "3 new flows failed in a row: connection refused".to_owned();
     assert_eq!((changed, &events[0].kind), (true, &EventKind::Ejected(why.clone())));
     assert_eq!(shares(&observed, &snapshot), [0, 1, 1]);
-    assert_eq!((observed.is_up(BackendId(0)), observed.reason(BackendId(0))), (Some(false), Some(why.as_str())));
+    assert_eq!(said(&observed, 0), Some((Health::Down, Some(why.as_str()))));
 
     let (_, events) = observed.review(&failures, &snapshot, at(1_050));
     assert_eq!(events[0].kind, EventKind::Readmitted);

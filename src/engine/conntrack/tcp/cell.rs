@@ -75,6 +75,13 @@ impl TrackerCell {
         fit == Fit::Inside && !segment.flags.has(TcpFlags::RST)
     }
 
+    /// What the sender expects next: the number behind what it has acknowledged, and the acknowledgment of all that it has
+    /// sent.
+    pub(in crate::engine::conntrack) fn expects(&self, sender: Direction) -> (u32, u32) {
+        let (own, other) = (self.side(sender), self.side(sender.other()));
+        (own.acked().unwrap_or(other.end()), own.end())
+    }
+
     /// The sender has sent up to here, as turned out later. One word: whoever else writes here meanwhile loses nothing by it.
     pub(in crate::engine::conntrack) fn extend(&self, sender: Direction, end: u32) {
         let at = sender as usize * SIDE;
