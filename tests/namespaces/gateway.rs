@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use crate::lab::{Host, Lab};
 use crate::process::{Output, PATIENCE, Running, wait_for};
+use crate::servers::IPERF;
 
 /// What stands between the clients and the backends of a case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -255,6 +256,10 @@ fn tungate_toml(setup: &Setup, workers: u8, services: &[Service]) -> String {
             source_nat = setup.nat == Nat::Full,
             backends = backends.join(", "),
         );
+        // It serves one connection, and ends: a check would be that one.
+        if service.to_port == IPERF {
+            text.push_str("[service.health]\ncheck = \"none\"\n");
+        }
     }
     text
 }

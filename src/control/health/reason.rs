@@ -42,6 +42,8 @@ pub enum TunnelFault {
     NotDecapsulated,
     /// An ICMP error about the outer packet: it does not get there.
     Unreachable,
+    /// An ICMP error about the packet inside: the backend has taken it out, and does not know the VIP.
+    NoVip,
     /// The VIP answers, but nobody listens there.
     Refused,
     /// No answer by the tunnel, though the backend itself is there.
@@ -76,6 +78,7 @@ impl fmt::Display for TunnelFault {
         f.write_str(match self {
             Self::NotDecapsulated => "the backend takes none of this kind (is decap running there?)",
             Self::Unreachable => "the backend is not reached",
+            Self::NoVip => "the backend has no way to the VIP (is it on its lo?)",
             Self::Refused => "the VIP is there, but refuses connections",
             Self::NoAnswerButAlive => {
                 "no answer from VIP, though the backend answers itself (is the VIP on its lo? rp_filter? the right tunnel?)"

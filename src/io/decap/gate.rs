@@ -2,8 +2,9 @@
 
 use std::net::IpAddr;
 
+use crate::engine::nat::ports::FOR_CHECKS;
 use crate::io::netlink::Prefix;
-use crate::wire::tunnel::{self, Encapsulation, Refused};
+use crate::wire::tunnel::{self, Encapsulation, GUE_PORT, Refused};
 use crate::wire::{Address, IpHeader, Protocol};
 
 /// Looks at every packet.
@@ -28,7 +29,7 @@ pub enum Refusal {
     Congestion,
     /// What is inside is not for a VIP: another tunnel, perhaps, or for this machine itself (R105).
     Destination,
-    /// What is inside is from nobody's address, from a VIP, or from a gateway, which is nobody's client.
+    /// What is inside is from nobody's address, from a VIP, or from a gateway, which is nobody's client, and no health check.
     Source,
 }
 
@@ -78,11 +79,13 @@ impl Gate {
             return Err(Refusal::Key);
         }
         let inner = tunnel::open(encapsulation, protocol, payload).map_err(|_| Refusal::Malformed)?;
-        let (source, destination) = IpHeader::parse(inner).map_err(|_| Refusal::Malformed)?.addresses(inner);
+        let header = IpHeader::parse(inner).map_err(|_| Refusal::Malformed)?;
+        let (source, destination) = header.addresses(inner);
         if !self.is_vip(destination) {
             return Err(Refusal::Destination);
         }
-        if !source.is_host() || self.is_vip(source) || self.from.contains(&source) {
+        let gateways_own = self.from.contains(&source) && !is_check(&header, inner);
+        if !source.is_host() || self.is_vip(source) || gateways_own {
             return Err(Refusal::Source);
         }
         tunnel::merge_congestion(inner, traffic_class).map_err(|refused| match refused {
@@ -100,6 +103,19 @@ impl Gate {
 
     fn is_vip(&self, address: Address) -> bool {
         self.vips.iter().any(|vip| vip.contains(address.ip()))
+    }
+}
+
+/// Whether a gateway's packet is one of its health checks: a ping, or from one of the ports that are for them. A tunnel's
+/// packet is not: it would come back by the socket as the gateway's.
+fn is_check(header: &IpHeader, packet: &[u8]) -> bool {
+    let ports = packet.get(usize::from(header.payload)..).and_then(|transport| transport.first_chunk::<4>());
+    let from_check = ports.is_some_and(|[a, b, ..]| FOR_CHECKS.contains(&u16::from_be_bytes([*a, *b])));
+    match header.protocol {
+        Protocol::ICMP | Protocol::ICMPV6 => true,
+        Protocol::TCP => from_check,
+        Protocol::UDP => from_check && ports.is_some_and(|[_, _, c, d]| u16::from_be_bytes([*c, *d]) != GUE_PORT),
+        _ => false,
     }
 }
 

@@ -81,7 +81,7 @@ impl Way {
         format!(
             "[gateway]\nname = \"lab\"\nsource-addresses = [\"10.99.0.10\", \"fd00:99::10\"]\n\n\
              [[service]]\nname = \"all\"\nlisten = \"{}\"\nprotocol = \"any\"\nmode = \"dsr\"\n{}\n\
-             balance = \"round-robin\"\nbackends = [ {} ]\n",
+             balance = \"round-robin\"\nbackends = [ {} ]\n[service.health]\ncheck = \"none\"\n",
             if self.inner == Family::V4 { "192.0.2.10:*" } else { "[2001:db8::10]:*" },
             if self.encapsulation == KEYED {
                 "encapsulation = \"gre\"\ngre-key = 42".to_owned()

@@ -6,6 +6,7 @@ mod bench;
 mod bulk;
 mod discovery;
 mod dsr;
+mod health;
 mod http;
 mod icmp;
 mod lifecycle;
@@ -30,6 +31,7 @@ pub(crate) fn all() -> Vec<Case> {
         reload::cases(),
         discovery::cases(),
         dsr::cases(),
+        health::cases(),
         scale::cases(),
         abuse::cases(),
         bulk::cases(),

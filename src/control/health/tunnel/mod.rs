@@ -210,8 +210,13 @@ impl Tunnels {
         if asked.source != quote.source || asked.query.endpoint != quote.destination || !sent {
             return;
         }
-        let is_port = TunnelFault::told_by(error) == TunnelFault::NotDecapsulated;
-        let reason = if is_port { Reason::PortUnreachable } else { Reason::HostUnreachable };
+        let message = error.transport();
+        let kind = (error.protocol(), message.first().copied(), message.get(1).copied());
+        let reason = match kind {
+            (Protocol::ICMP, Some(3), Some(3)) | (Protocol::ICMPV6, Some(1), Some(4)) => Reason::PortUnreachable,
+            (Protocol::ICMP, Some(3), Some(9 | 10 | 13)) | (Protocol::ICMPV6, Some(1), Some(1)) => Reason::Prohibited,
+            _ => Reason::Tunnel(TunnelFault::NoVip),
+        };
         self.end(quote.source.port, Outcome::Bad(reason), now);
     }
 
