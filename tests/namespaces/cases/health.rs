@@ -77,6 +77,8 @@ fn outcome(load: &mut Running) -> (u64, u64, u64) {
     let line = said.lines().last().expect("a last line");
     let numbers: Vec<u64> = line.split(' ').filter_map(|word| word.parse().ok()).collect();
     let [served, failed, span] = numbers[..] else { panic!("{said}") };
+    crate::runner::say(&mut std::io::stdout(), line);
+    crate::runner::say(&mut std::io::stdout(), "; ");
     (served, failed, span)
 }
 
@@ -91,7 +93,6 @@ fn killed(lab: &Lab, setup: &Setup) {
     becomes(&gateway, "b2", "up", "");
     std::thread::sleep(Duration::from_secs(1));
     let (served, failed, span) = outcome(&mut load);
-    println!("killed: {served} served, {failed} failed within {span} ms");
     // Interval and timeout, twice over: the machine may be busy.
     assert!(served > 100 && failed < u64::from(RATE) * 2 && span < 3_000, "{served} {failed} {span}");
 }
@@ -119,7 +120,6 @@ fn hanging(lab: &Lab, setup: &Setup) {
     signal("CONT");
     becomes(&gateway, "b1", "up", "");
     let (served, failed, span) = outcome(&mut load);
-    println!("hanging: {served} served, {failed} failed within {span} ms");
     assert!(served > 100 && failed < u64::from(RATE) * 2, "{served} {failed} {span}");
 }
 
@@ -157,7 +157,6 @@ fn cut_off(lab: &Lab, setup: &Setup) {
     let [slow, usual] = [after[0] - before[0], after[1] - before[1]];
     assert!(slow > 0 && slow * 3 < usual * 2, "{slow} new flows, and {usual} of the other: it climbs");
     let (served, failed, span) = outcome(&mut load);
-    println!("cut off: {served} served, {failed} failed within {span} ms");
     assert!(served > 100 && failed < u64::from(RATE) * 2, "{served} {failed} {span}");
 }
 
@@ -171,7 +170,6 @@ fn passive(lab: &Lab, setup: &Setup) {
     firewall(lab, "b1", false);
     becomes(&gateway, "b1", "up", "");
     let (served, failed, span) = outcome(&mut load);
-    println!("passive: {served} served, {failed} failed within {span} ms");
     assert!(served > 100 && failed < u64::from(RATE) * 3, "{served} {failed} {span}");
 }
 
