@@ -1,7 +1,7 @@
 //! Ends flows whose backend is gone, and lets both ends know.
 
 use super::conntrack::{Direction, FlowRef};
-use super::{Engine, Outgoing};
+use super::{Engine, Instant, Outgoing};
 use crate::wire::build::{self, Tcp};
 use crate::wire::{Protocol, TcpFlags};
 
@@ -9,7 +9,7 @@ impl Engine {
     /// Ends a flow of this worker at once. The ends of a connection get a RST from each other, which waits in
     /// [`Self::outbox`]; of one by a tunnel nobody here knows what the backend has said, and the next packet of its client
     /// will be answered by another backend.
-    pub fn cut(&mut self, flow: &FlowRef) {
+    pub fn cut(&mut self, flow: &FlowRef, now: Instant) {
         if flow.is_alive() && flow.protocol() == Protocol::TCP && !flow.is_tunnelled() {
             for to in [Direction::Original, Direction::Reply] {
                 let packet = reset(flow, to);
@@ -17,7 +17,7 @@ impl Engine {
                 self.outbox.push(Outgoing { cause, packet });
             }
         }
-        self.close(flow);
+        self.close(flow, now);
     }
 }
 

@@ -173,7 +173,7 @@ impl<P: PacketPort> Worker<P> {
             self.engine.close(&flow, now);
         }
         while let Some(flow) = mailbox.cut.pop() {
-            self.engine.cut(&flow);
+            self.engine.cut(&flow, now);
         }
         if self.engine.has_mail() {
             send_own(&mut self.engine, &mut self.port);
