@@ -1,6 +1,6 @@
 //! Both ends of a packet as they stand in its headers: what a flow is found by, and what translation writes.
 
-use super::{Address, Endpoint, Packet, Protocol};
+use super::{Address, Endpoint, Packet, Protocol, checksum};
 
 /// Addresses and ports, source first, as words in the packet's own order: taken from headers, compared and put back
 /// without looking at a single byte. Without ports, these are 0.
@@ -89,6 +89,20 @@ impl Tuple {
         match *self {
             Self::V4 { ports, .. } | Self::V6 { ports, .. } => ports,
         }
+    }
+
+    /// What the addresses add to a checksum.
+    pub(super) fn sum_of_addresses(&self) -> u16 {
+        let halves = |word: u64| (word >> 32) + (word & 0xffff_ffff);
+        u16::from_be(match *self {
+            Self::V4 { addresses, .. } => checksum::fold(addresses),
+            Self::V6 { addresses, .. } => checksum::fold(addresses.into_iter().map(halves).sum()),
+        })
+    }
+
+    /// What the ports add to a checksum.
+    pub(super) fn sum_of_ports(&self) -> u16 {
+        u16::from_be(checksum::fold(self.ports().into()))
     }
 
     /// What a packet probably has: what stands where they are in the usual one, which is TCP or UDP right behind an IPv4

@@ -74,7 +74,9 @@ impl Class {
 /// The queues of one worker: two for each scope, of half-open flows and of those that are over, the oldest first.
 #[derive(Debug, Default)]
 pub(super) struct Queues {
-    scopes: HashMap<Scope, [List; 2], RandomState>,
+    /// Of [`Scope::Table`], which every flow takes room in.
+    table: [List; 2],
+    others: HashMap<Scope, [List; 2], RandomState>,
 }
 
 impl Queues {
@@ -85,7 +87,11 @@ impl Queues {
         let Some(class) = Class::of(flow) else { return };
         flow.set_queued(Some(class));
         for (scope, strand) in Scope::of(flow).into_iter().flatten() {
-            self.scopes.entry(scope).or_default()[class as usize].push(table, strand, id);
+            let queues = match scope {
+                Scope::Table => &mut self.table,
+                Scope::Service(_) | Scope::Ports { .. } => self.others.entry(scope).or_default(),
+            };
+            queues[class as usize].push(table, strand, id);
         }
     }
 
@@ -95,10 +101,14 @@ impl Queues {
         let Some((class, _)) = flow.queued() else { return };
         flow.set_queued(None);
         for (scope, strand) in Scope::of(flow).into_iter().flatten() {
-            let queues = self.scopes.get_mut(&scope).expect("what is queued has queues");
+            if scope == Scope::Table {
+                self.table[class as usize].remove(table, strand, id);
+                continue;
+            }
+            let queues = self.others.get_mut(&scope).expect("what is queued has queues");
             queues[class as usize].remove(table, strand, id);
             if queues.iter().all(|queue| queue.len() == 0) {
-                self.scopes.remove(&scope);
+                self.others.remove(&scope);
             }
         }
     }
@@ -112,7 +122,7 @@ impl Queues {
     /// would pay for all. Of UDP, whose flows may be half-open all their life, what was seen since is spared once; each
     /// sparing costs a packet.
     pub(super) fn victim(&mut self, table: &Table, scope: &Scope) -> Option<u32> {
-        let [half_open, closing] = self.scopes.get(scope)?;
+        let [half_open, closing] = self.of(scope)?;
         let class = if closing.len() > half_open.len() { Class::Closing } else { Class::HalfOpen };
         for _ in 0..SPARED {
             let id = self.first(scope, class)?;
@@ -125,7 +135,11 @@ impl Queues {
     }
 
     fn first(&self, scope: &Scope, class: Class) -> Option<u32> {
-        self.scopes.get(scope)?[class as usize].first()
+        self.of(scope)?[class as usize].first()
+    }
+
+    fn of(&self, scope: &Scope) -> Option<&[List; 2]> {
+        if *scope == Scope::Table { Some(&self.table) } else { self.others.get(scope) }
     }
 }
 

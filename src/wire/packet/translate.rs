@@ -19,14 +19,11 @@ pub struct Translation {
 impl Translation {
     /// From one pair of endpoints to another of the same family.
     pub fn new(from: (Endpoint, Endpoint), to: (Endpoint, Endpoint)) -> Self {
-        let addresses = |a: Endpoint, b: Endpoint| checksum::delta(a.address.header_bytes(), b.address.header_bytes());
+        let (from, to) = (Tuple::new(from.0, from.1), Tuple::new(to.0, to.1));
         Self {
-            to: Tuple::new(to.0, to.1),
-            address_delta: checksum::add(addresses(from.0, to.0), addresses(from.1, to.1)),
-            port_delta: checksum::add(
-                checksum::word_delta(from.0.port, to.0.port),
-                checksum::word_delta(from.1.port, to.1.port),
-            ),
+            to,
+            address_delta: checksum::add(!from.sum_of_addresses(), to.sum_of_addresses()),
+            port_delta: checksum::add(!from.sum_of_ports(), to.sum_of_ports()),
         }
     }
 }
