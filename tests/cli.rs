@@ -63,7 +63,7 @@ fn the_bench_prints_its_rows_as_json() {
     let list: serde_json::Value = serde_json::from_str(&printed).unwrap();
     assert_eq!((&list["schema"], &list["kind"]), (&"tungate/v1".into(), &"BenchList".into()));
     let names: Vec<_> = list["items"].as_array().unwrap().iter().map(|item| item["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["new", "established"]);
+    assert_eq!(names, ["harness", "new", "established", "listing", "expiry"]);
     for item in list["items"].as_array().unwrap() {
         assert_eq!((&item["flows"], &item["workers"]), (&1000.into(), &2.into()));
         assert!(item["ns_per_packet"].as_f64().unwrap() > 0.0 && item["packets_per_second"].as_f64().unwrap() > 0.0);

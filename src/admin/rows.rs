@@ -270,6 +270,10 @@ pub struct BenchRow {
     pub flows: u64,
     /// Workers.
     pub workers: u16,
+    /// Longest time that a worker spent on one batch, microseconds.
+    pub longest_pause_us: u64,
+    /// Memory that the flows have taken.
+    pub bytes_per_flow: Option<u64>,
 }
 
 /// A packet to explain.

@@ -19,7 +19,8 @@
 //! 15. [`troubleshooting`]: from what one sees to what to do
 //! 16. [`json`]: what programs can read
 //! 17. [`exit_codes`]: what scripts can rely on
-//! 18. [`requirements`]: the rules for packets, and the tests that show each of them
+//! 18. [`performance`]: what a packet costs, where that goes, and what was tried
+//! 19. [`requirements`]: the rules for packets, and the tests that show each of them
 //!
 //! `tungate manual CHAPTER` prints one. Each verb has a manual page, too: `tungate man DIR` writes them.
 
@@ -101,6 +102,11 @@ pub const CHAPTERS: &[Chapter] = &[
     Chapter { name: "json", about: "what programs can read", text: include_str!("json.md") },
     Chapter { name: "exit_codes", about: "what scripts can rely on", text: include_str!("exit_codes.md") },
     Chapter {
+        name: "performance",
+        about: "what a packet costs, where that goes, and what was tried",
+        text: include_str!("performance.md"),
+    },
+    Chapter {
         name: "requirements",
         about: "the rules for packets, and the tests that show each of them",
         text: include_str!("requirements.md"),
@@ -157,6 +163,10 @@ pub mod overview {
 
 pub mod packets {
     #![doc = include_str!("packets.md")]
+}
+
+pub mod performance {
+    #![doc = include_str!("performance.md")]
 }
 
 pub mod reload {

@@ -88,6 +88,14 @@ fn the_fields_of_every_kind_are_explained() {
     assert_fields("HistoryList", &history[0]);
     let empty = String::new;
     assert_fields("RejectedConfig", &RejectedRow { at: 0, file: empty(), text: empty(), report: empty() });
-    let bench = BenchRow { name: String::new(), ns_per_packet: 0.0, packets_per_second: 0.0, flows: 0, workers: 1 };
+    let bench = BenchRow {
+        name: String::new(),
+        ns_per_packet: 0.0,
+        packets_per_second: 0.0,
+        flows: 0,
+        workers: 1,
+        longest_pause_us: 0,
+        bytes_per_flow: None,
+    };
     assert_fields("BenchList", &bench);
 }
