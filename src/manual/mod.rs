@@ -74,6 +74,11 @@ pub const CHAPTERS: &[Chapter] = &[
         text: include_str!("discovery.md"),
     },
     Chapter {
+        name: "health",
+        about: "how tungate knows which backends serve, and what follows",
+        text: include_str!("health.md"),
+    },
+    Chapter {
         name: "timeouts",
         about: "how long a flow is remembered, and which RFC says so",
         text: include_str!("timeouts.md"),
