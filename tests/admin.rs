@@ -5,7 +5,7 @@
 mod common;
 
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{TcpStream, UdpSocket};
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
@@ -24,6 +24,7 @@ name = "gw-test"
 source-addresses = ["10.99.0.10"]
 admin-socket = "SOCKET"
 state-dir = "STATE"
+metrics-listen = "127.0.0.1:9464"
 
 [[service]]
 name = "dns"
@@ -257,7 +258,7 @@ fn a_reload_changes_routes_and_keeps_flows_and_a_bad_one_nothing() {
 
     daemon.edit(|text| text.replace("protocol = ", "protocoll = "));
     let (exit, said) = code(&daemon.ask(&["reload"]));
-    assert!(exit == Some(1) && said.contains("error[E002]") && said.contains("tungate.toml:11:1"), "{said}");
+    assert!(exit == Some(1) && said.contains("error[E002]") && said.contains("tungate.toml:12:1"), "{said}");
     assert!(daemon.is_routed("192.0.2.53"));
     assert!(daemon.told(&["show", "config", "--rejected"]).contains("protocoll"));
     assert_eq!(daemon.told(&["rollback"]).lines().count(), 5, "two addresses there and back, and the flows");
@@ -268,6 +269,37 @@ fn a_reload_changes_routes_and_keeps_flows_and_a_bad_one_nothing() {
     daemon.edit(|text| text.replace("protocoll = ", "protocol = "));
     daemon.signal("HUP");
     daemon.wait_until("it has reloaded", |daemon| daemon.is_routed("192.0.2.53"));
+}
+
+impl Daemon {
+    /// The answer to a GET of this path.
+    fn gets(&self, path: &str) -> String {
+        let get = || {
+            let mut stream = TcpStream::connect("127.0.0.1:9464").unwrap();
+            write!(stream, "GET {path} HTTP/1.1\r\nHost: gateway\r\n\r\n").unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).unwrap();
+            answer
+        };
+        self.place.namespace.run(get).unwrap()
+    }
+}
+
+#[test]
+fn metrics_and_probes_are_served_over_http() {
+    let Some(mut daemon) = Daemon::start("metrics_and_probes") else { return };
+    daemon.query_from(40_000);
+    let page = daemon.gets("/metrics");
+    assert!(page.starts_with("HTTP/1.1 200 OK\r\nContent-Type: application/openmetrics-text"), "{page}");
+    assert!(page.contains("\ntungate_service_flows_opened_total{service=\"dns\"} 1.0\n") && page.ends_with("# EOF\n"));
+    let is =
+        |path: &str, status: &str| assert!(daemon.gets(path).starts_with(&format!("HTTP/1.1 {status} ")), "{path}");
+    for (path, status) in [("/livez", "200"), ("/readyz", "200"), ("/healthz?service=dns", "200"), ("/", "404")] {
+        is(path, status);
+    }
+    is("/healthz?service=dsn", "404");
+    daemon.ask(&["drain", "dns/b1"]);
+    is("/healthz?service=dns", "503");
 }
 
 #[test]

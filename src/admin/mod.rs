@@ -9,6 +9,7 @@ mod describe;
 mod explain;
 mod filter;
 pub mod hex;
+pub mod metrics;
 mod operate;
 mod rows;
 

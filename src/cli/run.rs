@@ -93,6 +93,7 @@ impl Run {
         let mut daemon = Daemon::start(snapshot, offloads).map_err(|error| start_failure(&error))?;
         let file = self.config.display().to_string();
         let state_dir = daemon.shared().policy.load().snapshot.gateway.state_dir.clone();
+        daemon.serve_http().map_err(|why| Failure::new(Exit::Refused, why))?;
         daemon.remember(StateDir::open(&state_dir), Source { file: file.clone(), text });
         tell_start(&daemon.controller().snapshot(), &file);
         let started = sys::now();

@@ -19,6 +19,7 @@ mod schema;
 mod text;
 mod values;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -108,6 +109,8 @@ pub struct Gateway {
     pub admin_socket: PathBuf,
     /// Where overrides and applied configurations are kept over a restart.
     pub state_dir: PathBuf,
+    /// Where metrics are served over HTTP, if anywhere.
+    pub metrics_listen: Option<SocketAddr>,
     /// Most flows held at once.
     pub max_flows: u32,
 }

@@ -181,6 +181,7 @@ fn fields(backend: &Backend) -> Vec<Field> {
 
 fn gateway(gateway: &Gateway) -> Vec<Field> {
     let sources: Vec<_> = gateway.source_addresses.iter().map(ToString::to_string).collect();
+    let listen = gateway.metrics_listen.map_or_else(|| "none".to_owned(), |address| address.to_string());
     let workers = match gateway.workers {
         Workers::Auto => "auto".to_owned(),
         Workers::Count(count) => count.to_string(),
@@ -195,6 +196,7 @@ fn gateway(gateway: &Gateway) -> Vec<Field> {
         ("routes", gateway.routes.to_string(), Effect::Restart),
         ("admin-socket", gateway.admin_socket.display().to_string(), Effect::Restart),
         ("state-dir", gateway.state_dir.display().to_string(), Effect::Restart),
+        ("metrics-listen", listen, Effect::Restart),
         ("max-flows", gateway.max_flows.to_string(), Effect::Restart),
     ]
 }

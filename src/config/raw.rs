@@ -33,6 +33,7 @@ pub(super) struct RawGateway {
     pub(super) routes: bool,
     pub(super) admin_socket: Set<String>,
     pub(super) state_dir: Set<String>,
+    pub(super) metrics_listen: Option<Set<String>>,
     pub(super) max_flows: Set<i64>,
 }
 
@@ -166,6 +167,7 @@ impl RawGateway {
             routes: values.flag("routes"),
             admin_socket: values.text("admin-socket").expect("has a default"),
             state_dir: values.text("state-dir").expect("has a default"),
+            metrics_listen: values.text("metrics-listen"),
             max_flows: values.integer("max-flows"),
         };
         values.all_read();

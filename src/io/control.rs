@@ -21,8 +21,10 @@ const SIGNALS: Token = Token(0);
 const LINKS: Token = Token(1);
 const ADDRESSES: Token = Token(2);
 const HEALTH: Token = Token(3);
-/// And all above: the clients.
+/// And all above, below [`HTTP`]: the clients.
 const ADMIN: Token = Token(4);
+/// And all above: the clients of `metrics-listen`. Nobody has as many before.
+const HTTP: Token = Token(1 << 40);
 /// Signals that would end the process if nobody caught them, and that nobody sends to end a gateway. SIGHUP has the
 /// configuration read again.
 const IDLE: [libc::c_int; 3] = [libc::SIGHUP, libc::SIGUSR1, libc::SIGUSR2];
@@ -70,6 +72,7 @@ pub fn serve(
     poll.registry().register(&mut SourceFd(&daemon.addresses().as_fd().as_raw_fd()), ADDRESSES, Interest::READABLE)?;
     poll.registry().register(&mut SourceFd(&daemon.news().as_raw_fd()), HEALTH, Interest::READABLE)?;
     server.register(poll.registry(), ADMIN)?;
+    daemon.register_http(poll.registry(), HTTP)?;
     let end = serve_until_over(&mut daemon, &mut server, &mut signals, &mut poll, drain, answer);
     server.finish(&mut poll, &mut |request| answer(&mut daemon, request));
     end
@@ -106,6 +109,7 @@ fn serve_until_over(
                 LINKS => restore_routes(daemon),
                 ADDRESSES => daemon.look_at_addresses(),
                 HEALTH => {} // The daemon takes the news with all that is due.
+                token if token >= HTTP => daemon.handle_http(poll.registry(), token),
                 token => server.handle(poll.registry(), token, sys::now(), &mut |request| answer(daemon, request)),
             }
         }

@@ -7,6 +7,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use mio::{Registry, Token};
+
 use super::addresses::{Kept, Watched, own_addresses};
 use super::announce::{AnnounceError, Announcer};
 use super::discovery::{Discoverer, Heard};
@@ -14,6 +16,7 @@ use super::netlink::{Netlink, NetlinkError};
 use super::probe::Prober;
 use super::routes::Routes;
 use super::segmenting::Segmenting;
+use super::serve::http::{self, Http};
 use super::state::StateDir;
 use super::steering;
 use super::sys;
@@ -48,6 +51,7 @@ pub struct Daemon {
     state: StateDir,
     /// Asks for backends, if there was ever something to ask.
     discoverer: Option<Discoverer>,
+    http: Option<Http>,
     routes: Option<Routes>,
     addresses: Watched,
     unreachable: Unreachable,
@@ -94,6 +98,7 @@ impl Daemon {
             announcer,
             state: StateDir::none(),
             discoverer: None,
+            http: None,
             routes,
             addresses: watched,
             unreachable: Unreachable::default(),
@@ -117,6 +122,32 @@ impl Daemon {
     /// Who decides what each backend is for new flows.
     pub const fn controller(&mut self) -> &mut Controller {
         &mut self.controller
+    }
+
+    /// Serves metrics and probes where the configuration says, if it does.
+    ///
+    /// # Errors
+    /// The address is taken, or not this machine's; a sentence.
+    pub fn serve_http(&mut self) -> Result<(), String> {
+        let Some(address) = self.controller.snapshot().gateway.metrics_listen else { return Ok(()) };
+        let http = Http::bind(address);
+        self.http = Some(http.map_err(|error| format!("cannot serve metrics on {address}: {}", in_words(&error)))?);
+        Ok(())
+    }
+
+    /// Puts what serves metrics under the eyes of a poll.
+    ///
+    /// # Errors
+    /// No memory or watches left.
+    pub fn register_http(&mut self, registry: &Registry, first: Token) -> io::Result<()> {
+        self.http.as_mut().map_or(Ok(()), |http| http.register(registry, first))
+    }
+
+    /// Answers who asks for metrics.
+    pub fn handle_http(&mut self, registry: &Registry, token: Token) {
+        if let Some(http) = &mut self.http {
+            http.handle(registry, token, sys::now(), &mut |path| http::page(&self.controller, path));
+        }
     }
 
     /// Goes on where the gateway was when it ended, as far as the folder tells, and keeps there what is to outlive it.

@@ -20,7 +20,8 @@
 //! 16. [`json`]: what programs can read
 //! 17. [`exit_codes`]: what scripts can rely on
 //! 18. [`performance`]: what a packet costs, where that goes, and what was tried
-//! 19. [`requirements`]: the rules for packets, and the tests that show each of them
+//! 19. [`metrics`]: what Prometheus can read, and probes for other load balancers and orchestrators
+//! 20. [`requirements`]: the rules for packets, and the tests that show each of them
 //!
 //! `tungate manual CHAPTER` prints one. Each verb has a manual page, too: `tungate man DIR` writes them.
 
@@ -112,6 +113,11 @@ pub const CHAPTERS: &[Chapter] = &[
         text: include_str!("performance.md"),
     },
     Chapter {
+        name: "metrics",
+        about: "what Prometheus can read, and probes for other load balancers and orchestrators",
+        text: include_str!("metrics.md"),
+    },
+    Chapter {
         name: "requirements",
         about: "the rules for packets, and the tests that show each of them",
         text: include_str!("requirements.md"),
@@ -152,6 +158,10 @@ pub mod kernel {
 
 pub mod limits {
     #![doc = include_str!("limits.md")]
+}
+
+pub mod metrics {
+    #![doc = include_str!("metrics.md")]
 }
 
 pub mod nat {

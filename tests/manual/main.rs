@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use requirements::{DUE, Level, RULES};
+use tungate::admin::metrics::METRICS;
 use tungate::config;
 use tungate::engine::DropReason;
 
@@ -45,6 +46,17 @@ fn the_drop_reasons_are_those_of_the_engine() {
         writeln!(text, "| `{}` | {} |", reason.name(), reason.meaning()).unwrap();
     }
     assert_generated("drops.md", &text);
+}
+
+#[test]
+fn the_metrics_are_those_of_the_list() {
+    let head = chapter("metrics.md").split("| metric | labels |").next().unwrap().to_owned();
+    let mut text = head + "| metric | labels | what it says |\n|---|---|---|\n";
+    for metric in METRICS {
+        let labels: Vec<_> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
+        writeln!(text, "| `{}` | {} | {} |", metric.full_name(), labels.join(", "), metric.help).unwrap();
+    }
+    assert_generated("metrics.md", &text);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Rules of `[gateway]` and `[timeouts]`.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -34,6 +35,7 @@ pub(super) fn check(raw: RawGateway, host_name: &str, out: &mut Vec<Diagnostic>)
         routes: raw.routes,
         admin_socket: PathBuf::from(raw.admin_socket.value),
         state_dir: PathBuf::from(raw.state_dir.value),
+        metrics_listen: metrics_listen(raw.metrics_listen.as_ref(), out),
         max_flows: u32::try_from(raw.max_flows.value).expect("within the limits of its key"),
     };
     (gateway, GatewayPlaces { mtu: raw.mtu.span, max_flows: raw.max_flows.span, source_addresses: sources })
@@ -115,6 +117,17 @@ fn announce_on(names: &List<Spanned<String>>, tun: &str, out: &mut Vec<Diagnosti
             out.push(twice("`announce-on` names an interface twice", first.span(), span));
         }
     }
+}
+
+fn metrics_listen(written: Option<&Set<String>>, out: &mut Vec<Diagnostic>) -> Option<SocketAddr> {
+    let Some(Set { value, span: Some(span) }) = written else { return None };
+    let address = value.parse().ok();
+    if address.is_none() {
+        let message = "metrics cannot be served there";
+        let help = "write an address and a port, as \"127.0.0.1:9464\"";
+        out.push(Diagnostic::new(Code::Malformed, span.clone(), message).label("no address with a port").help(help));
+    }
+    address
 }
 
 fn admin_socket(path: &Set<String>, out: &mut Vec<Diagnostic>) {

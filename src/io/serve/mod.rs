@@ -7,6 +7,7 @@
 
 mod bind;
 mod client;
+pub mod http;
 
 use std::collections::HashMap;
 use std::fs;
