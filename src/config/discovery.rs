@@ -1,6 +1,7 @@
 //! `[service.discovery]`: backends that the configuration does not list, but tells where to find.
 
 use std::collections::HashSet;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -24,6 +25,32 @@ pub struct Discovery {
 pub enum Source {
     /// A file: JSON if its name ends in `.json`, else TOML.
     File(PathBuf),
+    /// A name in the DNS.
+    Dns(DnsName),
+}
+
+/// A name, and what is asked of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DnsName {
+    /// The name, with all its dots.
+    pub name: String,
+    /// What is asked.
+    pub records: Records,
+    /// The backends' port, where the records have none; `None` keeps the packet's.
+    pub port: Option<u16>,
+    /// Who is asked; `None`: those of `/etc/resolv.conf`.
+    pub resolver: Option<SocketAddr>,
+}
+
+/// Kinds of records that tell of backends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Records {
+    /// IPv4 addresses.
+    A,
+    /// IPv6 addresses.
+    Aaaa,
+    /// Servers with ports, weights and priorities (RFC 2782).
+    Srv,
 }
 
 impl std::fmt::Display for Source {
@@ -31,6 +58,9 @@ impl std::fmt::Display for Source {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::File(path) => write!(f, "file {}", path.display()),
+            Self::Dns(DnsName { name, records: Records::A, .. }) => write!(f, "dns A {name}"),
+            Self::Dns(DnsName { name, records: Records::Aaaa, .. }) => write!(f, "dns AAAA {name}"),
+            Self::Dns(DnsName { name, records: Records::Srv, .. }) => write!(f, "dns SRV {name}"),
         }
     }
 }

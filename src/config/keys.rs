@@ -272,7 +272,26 @@ pub(super) const DISCOVERY: &[Key] = &[
         "file: a list of backends, as `backends = [{ address = \"10.0.0.1:8080\" }]`; JSON if its name ends in .json, \
          else TOML.",
     ),
-    Key::new("interval", Kind::Duration, Depends, "How often the source is asked. Default: each second."),
+    Key::new("name", Text, Depends, "dns: the name that stands for the backends."),
+    Key::new("type", Kind::Word(RECORDS), Depends, "dns: which records are asked for. Default: \"a\"."),
+    Key::new(
+        "port",
+        Integer(1, 65_535),
+        Depends,
+        "dns with \"a\" or \"aaaa\": the backends' port. Default: the packet's is kept.",
+    ),
+    Key::new(
+        "resolver",
+        Text,
+        Depends,
+        "dns: who is asked, as \"10.0.0.53\" or \"10.0.0.53:5353\". Default: those of /etc/resolv.conf.",
+    ),
+    Key::new(
+        "interval",
+        Kind::Duration,
+        Depends,
+        "How often the source is asked. Default: a file each second, a name when its records' time to live is over.",
+    ),
 ];
 
 /// `[service.limits]`.
@@ -377,11 +396,9 @@ pub(super) const BACKEND: &[Key] = &[
     Key::new("backup", Flag, Default("false"), "Used only when no other backend is available."),
 ];
 
-const SOURCE: &[Word] = &[
-    now("file"),
-    later("dns", "use source = \"file\", written by what knows the names"),
-    later("http", "use source = \"file\", written by what fetches the list"),
-];
+const SOURCE: &[Word] =
+    &[now("file"), now("dns"), later("http", "use source = \"file\", written by what fetches the list")];
+const RECORDS: &[Word] = &[now("a"), now("aaaa"), now("srv")];
 const PROTOCOL: &[Word] = &[now("tcp"), now("udp"), now("any")];
 const MODE: &[Word] = &[now("nat"), now("dsr"), later("terminate", "use mode = \"nat\"")];
 const AFFINITY: &[Word] = &[now("none"), now("client-ip")];

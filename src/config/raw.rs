@@ -81,6 +81,10 @@ pub(super) struct RawDiscovery {
     pub(super) span: Range<usize>,
     pub(super) source: Option<Set<&'static str>>,
     pub(super) path: Option<Set<String>>,
+    pub(super) name: Option<Set<String>>,
+    pub(super) records: Option<Set<&'static str>>,
+    pub(super) port: Option<Set<i64>>,
+    pub(super) resolver: Option<Set<String>>,
     pub(super) interval: Option<Set<Duration>>,
 }
 
@@ -228,6 +232,10 @@ impl RawDiscovery {
             span: values.span.clone(),
             source: values.word("source"),
             path: values.text("path"),
+            name: values.text("name"),
+            records: values.word("type"),
+            port: values.integer_if_any("port"),
+            resolver: values.text("resolver"),
             interval: values.duration_if_any("interval"),
         };
         values.all_read();

@@ -1,17 +1,19 @@
 //! Asks sources for backends, on a thread of its own: neither the workers nor the control thread ever wait for one.
 
+mod dns;
+
 use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::sys;
 use crate::config::{Discovery, ServiceId, Source, read_backends};
 use crate::control::discovery::{Answer, CONFIRM_AFTER};
 use crate::engine::Instant;
+use dns::Dns;
 
 /// How often a file is looked at, if nothing else is said.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -29,12 +31,11 @@ pub struct Heard {
     pub answer: Answer,
 }
 
-/// The thread that asks. Dropping it ends it.
+/// The thread that asks. Dropping this ends it, when it has the answer that it waits for: nobody else does.
 #[derive(Debug)]
 pub struct Discoverer {
-    wanted: Option<Sender<Vec<(ServiceId, Discovery)>>>,
+    wanted: Sender<Vec<(ServiceId, Discovery)>>,
     heard: Receiver<Heard>,
-    thread: Option<JoinHandle<()>>,
 }
 
 impl Discoverer {
@@ -44,28 +45,21 @@ impl Discoverer {
     /// The system has no more threads to give.
     pub fn start() -> io::Result<Self> {
         let ((wanted, orders), (answers, heard)) = (channel(), channel());
-        let thread = sys::spawn("discovery", move || ask(&orders, &answers))?;
-        Ok(Self { wanted: Some(wanted), heard, thread: Some(thread) })
+        sys::spawn("discovery", move || ask(&orders, &answers))?;
+        Ok(Self { wanted, heard })
     }
 
     /// From now on these are asked, and no others.
     pub fn follow<'a>(&self, wanted: impl Iterator<Item = (ServiceId, &'a Discovery)>) {
         let wanted = wanted.map(|(id, discovery)| (id, discovery.clone())).collect();
-        self.wanted.as_ref().expect("until it is dropped").send(wanted).expect("it listens until it is dropped");
+        if self.wanted.send(wanted).is_err() {
+            log::error!("the discovery thread is gone: this is a bug of tungate");
+        }
     }
 
     /// The next answer that nobody has taken yet.
     pub fn next(&self) -> Option<Heard> {
         self.heard.try_recv().ok()
-    }
-}
-
-impl Drop for Discoverer {
-    fn drop(&mut self) {
-        self.wanted = None;
-        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
-            log::error!("the discovery thread panicked: this is a bug of tungate");
-        }
     }
 }
 
@@ -84,8 +78,9 @@ fn ask(orders: &Receiver<Vec<(ServiceId, Discovery)>>, answers: &Sender<Heard>) 
             if one.due > now {
                 continue;
             }
-            one.due = now + one.discovery.interval.unwrap_or(INTERVAL);
-            let Some(answer) = one.ask(now) else { continue };
+            let answer = one.inquiry.ask(now);
+            one.due = sys::now() + one.inquiry.patience();
+            let Some(answer) = answer else { continue };
             let heard = Heard { service: one.service, asked: one.discovery.clone(), answer };
             if answers.send(heard).is_err() {
                 return;
@@ -94,33 +89,63 @@ fn ask(orders: &Receiver<Vec<(ServiceId, Discovery)>>, answers: &Sender<Heard>) 
     }
 }
 
-/// A source, and what it answered last.
+/// Something that can be asked for backends. What comes next to the list, of registries and meshes, has another.
+trait Inquiry {
+    /// Asks, and waits for a few seconds at most. `None`: what was told still holds.
+    fn ask(&mut self, now: Instant) -> Option<Answer>;
+
+    /// When to ask again.
+    fn patience(&self) -> Duration;
+}
+
+/// A source that is asked.
 struct Asked {
     service: ServiceId,
     discovery: Discovery,
+    inquiry: Box<dyn Inquiry>,
     due: Instant,
-    /// The file as it was when it was read, and when that was told.
-    told: Option<(Seen, Instant)>,
-    answer: Answer,
 }
 
 impl Asked {
     fn new(service: ServiceId, discovery: Discovery) -> Self {
-        Self { service, discovery, due: Instant::ZERO, told: None, answer: Ok(Vec::new()) }
+        let inquiry: Box<dyn Inquiry> = match &discovery.source {
+            Source::File(path) => Box::new(File::new(path.clone(), discovery.interval)),
+            Source::Dns(name) => Box::new(Dns::new(name.clone(), discovery.interval)),
+        };
+        Self { service, discovery, inquiry, due: Instant::ZERO }
     }
+}
 
-    /// What is to be told; nothing if it has been told just now, or nobody knows yet.
+/// A file that is looked at.
+struct File {
+    path: PathBuf,
+    interval: Option<Duration>,
+    /// As it was when it was read, and when that was told.
+    told: Option<(Seen, Instant)>,
+    answer: Answer,
+}
+
+impl File {
+    const fn new(path: PathBuf, interval: Option<Duration>) -> Self {
+        Self { path, interval, told: None, answer: Ok(Vec::new()) }
+    }
+}
+
+impl Inquiry for File {
     fn ask(&mut self, now: Instant) -> Option<Answer> {
-        let Source::File(path) = &self.discovery.source;
-        let seen = Seen::of(path);
+        let seen = Seen::of(&self.path);
         match &self.told {
             // Told again now and then: an answer may have to last to be believed.
             Some((told, at)) if *told == seen && now.since(*at) < CONFIRM_AFTER => return None,
             Some((told, _)) if *told == seen => {}
-            Some(_) | None => self.answer = read(path, &seen)?,
+            Some(_) | None => self.answer = read(&self.path, &seen)?,
         }
         self.told = Some((seen, now));
         Some(self.answer.clone())
+    }
+
+    fn patience(&self) -> Duration {
+        self.interval.unwrap_or(INTERVAL)
     }
 }
 
@@ -189,7 +214,7 @@ mod tests {
     }
 
     /// How many backends are told, or why there are none; `None` if nothing is.
-    fn told(asked: &mut Asked, second: u64) -> Option<Result<usize, String>> {
+    fn told(asked: &mut File, second: u64) -> Option<Result<usize, String>> {
         let answer = asked.ask(Instant::from_micros(second * 1_000_000))?;
         Some(answer.map(|found| found.len()))
     }
@@ -198,8 +223,7 @@ mod tests {
     fn a_file_is_read_when_it_changes_and_told_again_while_it_does_not() {
         let folder = Folder::new("discovery-file");
         let path = folder.0.join("web.json");
-        let discovery = Discovery { source: Source::File(path.clone()), interval: None };
-        let mut asked = Asked::new(ServiceId(0), discovery);
+        let mut asked = File::new(path.clone(), None);
         assert!(told(&mut asked, 100).unwrap().unwrap_err().contains("No such file"));
         assert_eq!(told(&mut asked, 101), None);
 

@@ -4,6 +4,7 @@
 //! what is lacking keeps silent where something unreadable may have been it.
 
 mod across;
+mod discovery;
 mod gateway;
 mod health;
 mod service;

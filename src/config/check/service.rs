@@ -5,12 +5,13 @@ use std::ops::Range;
 
 use toml::Spanned;
 
+use super::discovery;
 use super::gateway::limits as limits_of_timeout;
 use super::health;
 use crate::config::diagnostic::{Code, Diagnostic};
-use crate::config::raw::{RawAffinity, RawBackend, RawDiscovery, RawLimits, RawService};
+use crate::config::raw::{RawAffinity, RawBackend, RawLimits, RawService};
 use crate::config::values::{List, Set};
-use crate::config::{Affinity, Balance, Carried, Discovery, Health, Limits, Listen, Mode, Passive, Source, text};
+use crate::config::{Affinity, Balance, Carried, Discovery, Health, Limits, Listen, Mode, Passive, text};
 use crate::wire::tunnel::Encapsulation;
 use crate::wire::{Address, Protocol};
 
@@ -89,7 +90,7 @@ pub(super) fn check(raw: RawService, out: &mut Vec<Diagnostic>) -> CheckedServic
         backends: backends(raw.backends, out),
         limits: limits(&raw.limits),
         affinity: affinity(&raw.affinity, out),
-        discovery: discovery(&raw.discovery, out),
+        discovery: discovery::check(&raw.discovery, out),
         health: health::unchecked(),
         passive: raw.passive.as_ref().map(|passive| health::passive(passive, out)),
         max_flows: raw.limits.max_flows.as_ref().and_then(|most| most.span.clone()),
@@ -188,37 +189,6 @@ fn affinity(raw: &RawAffinity, out: &mut Vec<Diagnostic>) -> Option<Affinity> {
         out.push(diagnostic.help("set `affinity = \"client-ip\"`, or remove the key"));
     }
     None
-}
-
-fn discovery(raw: &RawDiscovery, out: &mut Vec<Diagnostic>) -> Option<Discovery> {
-    if let Some(interval) = &raw.interval {
-        limits_of_timeout("interval", interval, out);
-    }
-    let written = raw.path.as_ref().and_then(|path| Some((path.value.as_str(), path.span.clone()?)));
-    if raw.source.as_ref().map(|word| word.value) != Some("file") {
-        if raw.source.is_none()
-            && let Some(span) = written.map(|(_, span)| span).or_else(|| raw.interval.as_ref()?.span.clone())
-        {
-            let diagnostic = Diagnostic::new(Code::MissingKey, span, "`source` is missing in `[service.discovery]`");
-            out.push(diagnostic.help("add a line like `source = \"file\"`"));
-        }
-        return None;
-    }
-    let Some((path, span)) = written else {
-        let diagnostic = Diagnostic::new(Code::MissingKey, raw.span.clone(), "a file that is to be read needs a path");
-        out.push(diagnostic.help("add a line like `path = \"/etc/tungate/web.toml\"`"));
-        return None;
-    };
-    if !path.starts_with('/') {
-        let diagnostic = Diagnostic::new(Code::Malformed, span, "this path does not begin at the root");
-        out.push(
-            diagnostic.help("write the whole path, as \"/etc/tungate/web.toml\": the daemon has no folder of its own"),
-        );
-    }
-    Some(Discovery {
-        source: Source::File(path.into()),
-        interval: raw.interval.as_ref().map(|interval| interval.value),
-    })
 }
 
 fn limits(raw: &RawLimits) -> Limits {
