@@ -28,6 +28,7 @@ mod policy;
 mod random;
 mod room;
 pub mod scheduler;
+mod seeded;
 mod shared;
 pub mod steering;
 mod time;
@@ -93,7 +94,7 @@ impl Engine {
             icmp_errors: TokenBucket::new(10, 10),
             // Apart, and more: without these, uploads into a tunnel would stand still, and a port scan uses up the others.
             too_big_errors: TokenBucket::new(100, 100),
-            fragments: Fragments::new(shared.seed ^ 2),
+            fragments: Fragments::default(),
             next_fragment_id: fragment::first_id(shared.seed, shared.workers, worker),
             outbox: Vec::new(),
             shared: Arc::clone(shared),

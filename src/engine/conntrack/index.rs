@@ -127,6 +127,13 @@ impl Index {
             slots.filter(|slot| *slot != 0).any(|slot| visit(entry(slot)))
         })
     }
+
+    /// Whether no key is said to be in another bucket than its first.
+    #[cfg(test)]
+    pub(super) fn is_untouched(&self) -> bool {
+        let buckets = self.shards.iter().filter_map(|shard| shard.buckets.get());
+        buckets.flat_map(|buckets| buckets.iter()).all(|bucket| bucket.passed.load(Relaxed) == 0)
+    }
 }
 
 /// A place, and the lock of its shard.

@@ -12,6 +12,9 @@ use super::sync::{AtomicU32, AtomicU64};
 /// Records that are made at once: to make them is a pause of a worker of some twenty microseconds.
 const CHUNK: u32 = 256;
 
+/// Flows that fragments hold, at most: 1,024 datagrams of 64 workers.
+const HELD_BY_FRAGMENTS: u64 = 1 << 16;
+
 type Chunk = [Flow; CHUNK as usize];
 
 /// Records with numbers from 0. They are made as they are needed, and never unmade: the memory is that of the most flows
@@ -36,9 +39,10 @@ pub struct FlowRef {
 const NOTHING: u32 = u32::MAX;
 
 impl Memory {
-    /// Room for `capacity` flows, and for as many again that have left the table while a listing holds them, and so on.
+    /// Room for `capacity` flows, and for as many again that have left the table while a listing holds them, and so on;
+    /// however few that are, for those that are held by the datagrams in work.
     pub(super) fn new(capacity: u32) -> Self {
-        let chunks = (u64::from(capacity) * 4).div_ceil(CHUNK.into()) + 4;
+        let chunks = (u64::from(capacity) * 4 + HELD_BY_FRAGMENTS).div_ceil(CHUNK.into());
         let chunks = chunks.min(u64::from(u32::MAX >> 1) / u64::from(CHUNK));
         let free = AtomicU64::new(NOTHING.into());
         Self { chunks: (0..chunks).map(|_| OnceLock::new()).collect(), fresh: AtomicU32::new(0), free }
@@ -77,6 +81,15 @@ impl Memory {
             flow.end();
             self.put_free(id);
         }
+    }
+
+    /// How many records somebody holds, while nobody takes or gives back any.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> u32 {
+        let first = Some(halves(self.free.load(Relaxed)).1).filter(|id| *id != NOTHING);
+        let after = |id: &u32| Some(self.flow(*id).link(Strand::Wheel).after()).filter(|id| *id != NOTHING);
+        let free = std::iter::successors(first, after).count();
+        self.fresh.load(Relaxed) - u32::try_from(free).expect("fewer than were made")
     }
 
     fn take_fresh(&self) -> Option<u32> {

@@ -8,17 +8,15 @@
 //! The table holds the flows that are in it. What is found under the lock of its key is held by it, and can be held
 //! by the finder before the lock is given up; a flow's owner, who alone ends it, need not hold it.
 
-use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-
-use foldhash::fast::FixedState;
 
 use super::flow::{Flow, HOT_LINES, Plan};
 use super::index::{Entry, Full, Index, Place};
 use super::key::{Direction, FlowKey};
 use super::memory::{FlowRef, Memory};
 use super::sync::AtomicU32;
+use crate::engine::seeded::Seeded;
 use crate::engine::{Instant, WorkerId};
 use crate::wire::{Protocol, Tuple};
 
@@ -44,7 +42,7 @@ impl From<Full> for Refused {
 pub struct Table {
     memory: Arc<Memory>,
     index: Index,
-    hasher: FixedState,
+    hasher: Seeded,
     count: AtomicU32,
     capacity: u32,
 }
@@ -55,7 +53,7 @@ impl Table {
         Self {
             memory: Arc::new(Memory::new(capacity)),
             index: Index::new(capacity),
-            hasher: FixedState::with_seed(seed),
+            hasher: Seeded::new(seed),
             count: AtomicU32::new(0),
             capacity,
         }
@@ -123,11 +121,11 @@ impl Table {
         let protocol = u128::from(protocol.0);
         self.index.place(match *tuple {
             Tuple::V4 { addresses, ports } => {
-                self.hasher.hash_one(u128::from(addresses) | u128::from(ports) << 64 | protocol << 96)
+                self.hasher.hash(u128::from(addresses) | u128::from(ports) << 64 | protocol << 96)
             }
             Tuple::V6 { addresses: [a, b, c, d], ports } => {
                 let pair = |high, low| u128::from(high) << 64 | u128::from(low);
-                self.hasher.hash_one((pair(a, b), pair(c, d), u128::from(ports) | protocol << 32))
+                self.hasher.hash((pair(a, b), pair(c, d), u128::from(ports) | protocol << 32))
             }
         })
     }
@@ -286,3 +284,5 @@ impl std::ops::Deref for Listed<'_> {
 
 #[cfg(all(test, feature = "shuttle"))]
 mod model;
+#[cfg(all(test, not(feature = "shuttle")))]
+mod tests;

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
-use foldhash::fast::FixedState;
+use foldhash::fast::RandomState;
 
 use crate::config::Timeouts;
 use crate::engine::conntrack::{Direction, FlowRef};
@@ -80,9 +80,9 @@ impl Admission {
 }
 
 /// The datagrams that one worker has seen fragments of.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(in crate::engine) struct Fragments {
-    datagrams: HashMap<DatagramKey, Datagram, FixedState>,
+    datagrams: HashMap<DatagramKey, Datagram, RandomState>,
     /// Oldest first, IPv4 and IPv6 apart: their timeouts differ. Entries of finished datagrams stay until their time.
     ages: [VecDeque<(Instant, DatagramKey)>; 2],
     held_bytes: usize,
@@ -91,11 +91,6 @@ pub(in crate::engine) struct Fragments {
 }
 
 impl Fragments {
-    pub(in crate::engine) fn new(seed: u64) -> Self {
-        let datagrams = HashMap::with_hasher(FixedState::with_seed(seed));
-        Self { datagrams, ages: [VecDeque::new(), VecDeque::new()], held_bytes: 0, forgotten: Vec::new() }
-    }
-
     /// Takes note of a fragment: its number among the packets of this engine, and until when it is waited for others.
     pub(in crate::engine) fn admit(
         &mut self,

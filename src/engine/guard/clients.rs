@@ -3,14 +3,12 @@
 //! One word a bucket, so that all workers share the table without a lock: a client's connections spread over them, and
 //! its limit is one.
 
-use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-
-use foldhash::fast::FixedState;
 
 use super::bucket::{Pace, nanos};
 use crate::config::ServiceId;
 use crate::engine::Instant;
+use crate::engine::seeded::Seeded;
 use crate::wire::Address;
 
 /// Places: 1 MiB.
@@ -34,19 +32,19 @@ const TIME: u64 = (1 << TIME_BITS) - 1;
 pub(super) struct Clients {
     /// The high bits tell clients apart, the low ones are the time at which the bucket will be full.
     buckets: Box<[AtomicU64]>,
-    hasher: FixedState,
+    hasher: Seeded,
 }
 
 impl Clients {
     /// All buckets full. The seed makes it unpredictable which clients meet.
     pub(super) fn new(seed: u64) -> Self {
         let buckets = std::iter::repeat_with(AtomicU64::default).take(BUCKETS).collect();
-        Self { buckets, hasher: FixedState::with_seed(seed) }
+        Self { buckets, hasher: Seeded::new(seed) }
     }
 
     /// Takes a token of this client at this service, if it has one.
     pub(super) fn take(&self, service: ServiceId, client: Address, pace: Pace, now: Instant) -> bool {
-        let hash = self.hasher.hash_one((service, network(client)));
+        let hash = self.hasher.hash((service, network(client)));
         let tag = hash & !TIME;
         #[expect(clippy::cast_possible_truncation, reason = "taken modulo the number of buckets")]
         let set = hash as usize & (BUCKETS - 1) & !(WAYS - 1);
