@@ -118,6 +118,14 @@ impl Index {
         act(&Locked { buckets, place })
     }
 
+    /// As [`Self::at`], unless nothing was ever in this shard: who only looks makes no memory.
+    pub(super) fn look<T>(&self, place: Place, act: impl FnOnce(&Locked<'_>) -> Option<T>) -> Option<T> {
+        let shard = &self.shards[place.shard];
+        let buckets = shard.buckets.get()?;
+        let _guard = shard.lock.lock().expect("nobody panics under the lock");
+        act(&Locked { buckets, place })
+    }
+
     /// Calls `visit` with all entries, under the lock of one shard at a time, up to the first for which it is true.
     pub(super) fn any(&self, mut visit: impl FnMut(Entry) -> bool) -> bool {
         self.shards.iter().any(|shard| {
@@ -126,6 +134,12 @@ impl Index {
             let slots = buckets.iter().flat_map(|bucket| &bucket.slots).map(|slot| slot.load(Relaxed));
             slots.filter(|slot| *slot != 0).any(|slot| visit(entry(slot)))
         })
+    }
+
+    /// How many shards have memory.
+    #[cfg(test)]
+    pub(super) fn shards_made(&self) -> usize {
+        self.shards.iter().filter(|shard| shard.buckets.get().is_some()).count()
     }
 
     /// Whether no key is said to be in another bucket than its first.

@@ -82,7 +82,7 @@ impl Table {
     /// The flow of packets with this key, and which way they go.
     pub fn find(&self, key: &FlowKey) -> Option<(FlowRef, Direction)> {
         let tuple = key.tuple();
-        self.index.at(self.place(&tuple, key.protocol), |here| {
+        self.index.look(self.place(&tuple, key.protocol), |here| {
             let (id, direction) = here.find(|entry| self.has_key(entry, &tuple, key.protocol))?;
             self.memory.flow(id).is_alive().then(|| (self.memory.hold(id), direction))
         })

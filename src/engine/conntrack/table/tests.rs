@@ -67,6 +67,14 @@ fn clients_that_choose_their_addresses_meet_no_more_than_others() {
     }
 }
 
+/// A flood of what belongs to no flow takes no memory.
+#[test]
+fn what_is_only_looked_for_makes_no_shard() {
+    let table = Table::new(100_000, 1);
+    assert!((0..1_000).all(|n| table.find(&plan(v4(n), 4_000, 0).original).is_none()));
+    assert_eq!(table.index.shards_made(), 0);
+}
+
 /// What scans and large NATs look like: neighbours, of which the table takes as many as it says.
 #[test]
 fn flows_of_neighbours_fill_the_table_to_the_last() {
