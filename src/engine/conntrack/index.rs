@@ -137,13 +137,13 @@ impl Index {
     }
 
     /// How many shards have memory.
-    #[cfg(test)]
+    #[cfg(all(test, not(feature = "shuttle")))]
     pub(super) fn shards_made(&self) -> usize {
         self.shards.iter().filter(|shard| shard.buckets.get().is_some()).count()
     }
 
     /// Whether no key is said to be in another bucket than its first.
-    #[cfg(test)]
+    #[cfg(all(test, not(feature = "shuttle")))]
     pub(super) fn is_untouched(&self) -> bool {
         let buckets = self.shards.iter().filter_map(|shard| shard.buckets.get());
         buckets.flat_map(|buckets| buckets.iter()).all(|bucket| bucket.passed.load(Relaxed) == 0)

@@ -84,7 +84,7 @@ impl Memory {
     }
 
     /// How many records somebody holds, while nobody takes or gives back any.
-    #[cfg(test)]
+    #[cfg(all(test, not(feature = "shuttle")))]
     pub(super) fn held(&self) -> u32 {
         let first = Some(halves(self.free.load(Relaxed)).1).filter(|id| *id != NOTHING);
         let after = |id: &u32| Some(self.flow(*id).link(Strand::Wheel).after()).filter(|id| *id != NOTHING);
