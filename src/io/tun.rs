@@ -89,7 +89,7 @@ pub struct Tun {
 
 /// One queue of a TUN, non-blocking. Packets are read and written whole, behind their 10-byte virtio header.
 ///
-/// With several queues the kernel does as [`super::steering`] has told it. Until then it spreads flows by hash, and
+/// With several queues the kernel does as `steering` has told it. Until then it spreads flows by hash, and
 /// brings a flow's answers to the queue that wrote it last.
 #[derive(Debug)]
 pub struct TunQueue(File);

@@ -71,7 +71,7 @@ impl Expiry {
         true
     }
 
-    /// When [`Self::advance`] has something to do next.
+    /// When `advance` has something to do next.
     pub fn poll(&self) -> Option<Instant> {
         self.wheel.poll()
     }

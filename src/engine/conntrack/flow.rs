@@ -21,7 +21,7 @@ use crate::wire::{Protocol, TcpSegment, Tuple};
 
 /// One flow, in three cache lines; a packet of an open connection needs the first two.
 ///
-/// Records are used again and again ([`super::memory`]), so all of it is written through shared references. Its keys and
+/// Records are used again and again (`memory`), so all of it is written through shared references. Its keys and
 /// its way are written before it is entered into the table, and stay as long as anybody holds it; what changes is written
 /// by its owner alone, without a lock.
 #[derive(Debug, Default)]
