@@ -165,6 +165,7 @@ ${workers:+workers = $workers}
 name = "tcp"
 listen = ["$vip:5201", "$vip:80", "$vip:7"]
 backends = [{ name = "b1", address = "$b1" }]
+health = { check = "none" } # iperf3's server takes one connection
 [[service]]
 name = "udp"
 protocol = "udp"

@@ -9,6 +9,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use super::key::Direction;
+use super::memory::on_heap;
 use super::sync::{AtomicU64, Mutex};
 
 /// Entries in a bucket, which is a cache line.
@@ -113,7 +114,7 @@ impl Index {
     /// Does something at a place, under the lock.
     pub(super) fn at<T>(&self, place: Place, act: impl FnOnce(&Locked<'_>) -> T) -> T {
         let shard = &self.shards[place.shard];
-        let buckets = shard.buckets.get_or_init(|| Box::new(std::array::from_fn(|_| Bucket::default())));
+        let buckets = shard.buckets.get_or_init(|| on_heap(Bucket::default));
         let _guard = shard.lock.lock().expect("nobody panics under the lock");
         act(&Locked { buckets, place })
     }

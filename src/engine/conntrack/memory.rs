@@ -17,6 +17,12 @@ const HELD_BY_FRAGMENTS: u64 = 1 << 16;
 
 type Chunk = [Flow; CHUNK as usize];
 
+/// An array that never was on the stack, which may be small: under the model checker it is.
+pub(super) fn on_heap<T: fmt::Debug, const N: usize>(one: impl Fn() -> T) -> Box<[T; N]> {
+    let all: Box<[T]> = (0..N).map(|_| one()).collect();
+    all.try_into().expect("there are as many as were made")
+}
+
 /// Records with numbers from 0. They are made as they are needed, and never unmade: the memory is that of the most flows
 /// there have been.
 #[derive(Debug)]
@@ -95,7 +101,7 @@ impl Memory {
     fn take_fresh(&self) -> Option<u32> {
         let most = u32::try_from(self.chunks.len()).ok()? * CHUNK;
         let id = self.fresh.fetch_update(Relaxed, Relaxed, |id| (id < most).then(|| id + 1)).ok()?;
-        self.chunks[(id / CHUNK) as usize].get_or_init(|| Box::new(std::array::from_fn(|_| Flow::default())));
+        self.chunks[(id / CHUNK) as usize].get_or_init(|| on_heap(Flow::default));
         Some(id)
     }
 

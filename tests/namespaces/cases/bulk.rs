@@ -59,7 +59,8 @@ fn a_gigabyte_each_way(lab: &Lab, setup: &Setup) {
     for direction in ["", "-R"] {
         let report = iperf3(lab, setup, &format!("-n {GIGABYTE} {direction}"));
         let received = number(&report, "/end/sum_received/bytes");
-        assert!(received >= GIGABYTE * 99 / 100, "iperf3 {direction} received {received} bytes\n{report}");
+        // The receiver stops counting when the sender says that it is done: what is on its way then is not counted.
+        assert!(received >= GIGABYTE * 95 / 100, "iperf3 {direction} received {received} bytes\n{report}");
     }
     assert_no_broken_packets(lab);
 }
