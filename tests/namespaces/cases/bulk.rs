@@ -57,10 +57,10 @@ fn finish_checksums(host: Host<'_>, interface: &str) {
 fn a_gigabyte_each_way(lab: &Lab, setup: &Setup) {
     let _gateway = Gateway::start(lab, setup, &[TCP]);
     for direction in ["", "-R"] {
-        let report = iperf3(lab, setup, &format!("-n {GIGABYTE} {direction}"));
+        // The receiver stops counting when the sender says that it is done, whatever is on its way then: so more is sent.
+        let report = iperf3(lab, setup, &format!("-n {} {direction}", GIGABYTE + GIGABYTE / 16));
         let received = number(&report, "/end/sum_received/bytes");
-        // The receiver stops counting when the sender says that it is done: what is on its way then is not counted.
-        assert!(received >= GIGABYTE * 95 / 100, "iperf3 {direction} received {received} bytes\n{report}");
+        assert!(received >= GIGABYTE, "iperf3 {direction} received {received} bytes\n{report}");
     }
     assert_no_broken_packets(lab);
 }
