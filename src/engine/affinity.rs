@@ -87,6 +87,14 @@ impl Affinity {
         });
     }
 
+    /// These backends are no more, and their ids will be others': who was at one of them is new again.
+    pub(super) fn forget(&self, gone: &[BackendId]) {
+        let mut clients = self.clients();
+        let there = clients.entries.iter().filter(|(_, entry)| gone.contains(&entry.backend));
+        let there: Vec<Address> = there.map(|(client, _)| *client).collect();
+        there.into_iter().for_each(|client| clients.forget(client));
+    }
+
     /// How many clients are remembered.
     pub fn count(&self, config: &config::Affinity, now: Instant) -> usize {
         while self.clients().forget_over(config, now, FORGOTTEN_FOR_COUNT) == FORGOTTEN_FOR_COUNT {}

@@ -123,6 +123,11 @@ impl Policy {
         self.affinities.get(usize::from(service.0))?.as_deref()
     }
 
+    /// The clients of all services that remember them.
+    pub(super) fn affinities(&self) -> impl Iterator<Item = &Affinity> {
+        self.affinities.iter().flatten().map(|affinity| &**affinity)
+    }
+
     /// Whether a backend may have new flows of clients of this family.
     pub(super) fn takes(&self, service: ServiceId, v4: bool, backend: BackendId) -> bool {
         self.pool(service).is_some_and(|pool| pool.candidates.has(v4, backend))

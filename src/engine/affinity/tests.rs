@@ -128,3 +128,16 @@ fn a_flow_more_or_less_than_was_counted_does_no_harm() {
     assert_eq!(open(&affinity, 1, B2, 2), (B1, Choice::Kept));
     assert_eq!(affinity.clients().entries[&client(1)].flows, 1);
 }
+
+/// Else the clients of a server that was removed would all be sent to the one that is given its id.
+#[test]
+fn an_id_that_another_backend_is_given_comes_without_clients() {
+    let affinity = Affinity::default();
+    open(&affinity, 1, B1, 0);
+    affinity.leave(client(1), B1, at(1));
+    open(&affinity, 2, B2, 0);
+    affinity.forget(&[B1]);
+    assert_eq!(open(&affinity, 1, B2, 2), (B2, Choice::New));
+    assert_eq!(open(&affinity, 2, B1, 2), (B2, Choice::Kept));
+    assert_eq!(affinity.clients().order.len(), 2);
+}
