@@ -1,7 +1,8 @@
 //! The daemon put together: the TUN, its routes, the packet workers, the announcer.
 
-use std::fmt;
-use std::hash::{BuildHasher, RandomState};
+mod events;
+mod start;
+
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -9,10 +10,9 @@ use std::thread::JoinHandle;
 
 use mio::{Registry, Token};
 
-use super::addresses::{Kept, Watched, own_addresses};
-use super::announce::{AnnounceError, Announcer};
+use super::addresses::{Watched, own_addresses};
+use super::announce::Announcer;
 use super::discovery::{Discoverer, Heard};
-use super::netlink::{Netlink, NetlinkError};
 use super::probe::Prober;
 use super::routes::Routes;
 use super::segmenting::Segmenting;
@@ -20,19 +20,21 @@ use super::serve::http::{self, Http};
 use super::state::StateDir;
 use super::steering;
 use super::sys;
-use super::tun::{Offloads, Tun, TunConfig, TunError};
+use super::tun::{Offloads, Tun, TunConfig};
 use super::tun_port::TunPort;
 use super::unreachable::Unreachable;
 use super::words::{in_words, with_remedy};
 use super::worker::{Mailbox, Worker};
-use crate::config::{BackendId, OnDown, Snapshot, Workers};
-use crate::control::health::{Change, Event, EventKind};
+use crate::config::Snapshot;
+use crate::control::health::Change;
 use crate::control::history::{History, Source};
 use crate::control::overrides::Overrides;
 use crate::control::{Controller, Health};
 use crate::engine::conntrack::FlowRef;
 use crate::engine::{Engine, Instant, Shared, WorkerId};
-use crate::wire::Protocol;
+use start::{random_seed, warn_of_closed_doors, worker_count};
+
+pub use start::{StartError, refuse_kept};
 
 /// Files of the state folder.
 const OVERRIDES: &str = "overrides.json";
@@ -211,47 +213,6 @@ impl Daemon {
         }
     }
 
-    /// Tells what has happened to a backend, and does to its flows what the configuration says.
-    fn follow(&self, Event { backend: id, kind }: &Event) {
-        let snapshot = self.controller.snapshot();
-        if !snapshot.has_backend(*id) {
-            return;
-        }
-        let backend = snapshot.backend(*id);
-        let service = snapshot.service(backend.service);
-        let (service_name, name) = (service.name.as_str(), backend.name.as_str());
-        match kind {
-            EventKind::Up => log::info!(service = service_name, backend = name; "backend is up"),
-            EventKind::Readmitted => log::info!(service = service_name, backend = name; "backend gets flows again"),
-            EventKind::Down(why) => {
-                log::warn!(service = service_name, backend = name, reason = why.as_str(); "backend is down")
-            }
-            EventKind::StillDown(why) => {
-                log::info!(service = service_name, backend = name, reason = why.as_str(); "backend is still down");
-            }
-            EventKind::Ejected(why) => {
-                log::warn!(service = service_name, backend = name, reason = why.as_str(); "backend is ejected");
-            }
-        }
-        if matches!(kind, EventKind::Down(_)) {
-            self.cut_flows(*id, service.health.on_down);
-        }
-    }
-
-    /// Ends a backend's flows: those without connections, which then go elsewhere, and the others if they are to be.
-    fn cut_flows(&self, backend: BackendId, on_down: OnDown) {
-        let mut flows = Vec::new();
-        self.shared().table.for_each(|flow| {
-            let is_tcp = flow.protocol() == Protocol::TCP;
-            if flow.backend() == backend && (!is_tcp || on_down == OnDown::Reset) {
-                flows.push(flow.hold());
-            }
-        });
-        for flow in flows {
-            self.mailboxes[usize::from(flow.owner().0)].cut_flow(flow);
-        }
-    }
-
     /// Readable when a backend has been found to be another than it was.
     pub fn news(&self) -> BorrowedFd<'_> {
         self.prober.as_fd()
@@ -354,92 +315,3 @@ fn read<T: Default>(state: &StateDir, name: &str, parse: fn(&str) -> Result<T, S
         T::default()
     })
 }
-
-/// Seeds the engine's hashes. The standard library seeds its own maps with system randomness: this is some of it.
-fn random_seed() -> u64 {
-    RandomState::new().hash_one(0)
-}
-
-/// With an address that the kernel keeps, all would look well and nothing would come in.
-///
-/// # Errors
-/// There is one; or the addresses cannot be listed.
-pub fn refuse_kept(snapshot: &Snapshot) -> Result<(), StartError> {
-    let kept =
-        Netlink::open().and_then(|mut netlink| Kept::find(snapshot, &mut netlink)).map_err(StartError::Addresses)?;
-    let (alone, among_others): (Vec<_>, Vec<_>) = kept.into_iter().partition(Kept::is_alone);
-    for kept in among_others {
-        log::warn!("{kept}: the kernel keeps its packets; if they are for the gateway: {}", kept.remedy());
-    }
-    if alone.is_empty() { Ok(()) } else { Err(StartError::Kept(alone)) }
-}
-
-/// What the kernel does not forward never leaves this machine, and comes to the TUN all the same. A single interface may
-/// be open.
-fn warn_of_closed_doors(snapshot: &Snapshot) {
-    let v4 = ["ipv4/conf", "forwarding", "net.ipv4.ip_forward"];
-    let v6 = ["ipv6/conf", "force_forwarding", "net.ipv6.conf.all.forwarding"];
-    let read = |path: String| std::fs::read_to_string(path).is_ok_and(|value| value.trim() == "1");
-    for (is_v4, [folder, setting, remedy]) in [(true, v4), (false, v6)] {
-        if !snapshot.addresses().any(|(prefix, _)| prefix.address().is_ipv4() == is_v4) {
-            continue;
-        }
-        let folder = format!("/proc/sys/net/{folder}");
-        let interfaces = std::fs::read_dir(&folder).into_iter().flatten().flatten();
-        let open = interfaces.into_iter().any(|interface| read(interface.path().join(setting).display().to_string()));
-        if !open && !read(format!("{folder}/all/forwarding")) {
-            let family = if is_v4 { "IPv4" } else { "IPv6" };
-            log::warn!(
-                "{family} forwarding is off: packets come to the gateway and leave nowhere; sysctl -w {remedy}=1"
-            );
-        }
-    }
-}
-
-/// How many workers that is on this machine.
-fn worker_count(workers: Workers) -> u16 {
-    match workers {
-        Workers::Count(count) => count,
-        Workers::Auto => {
-            let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-            // A worker's writes run the kernel's receive path: it and the network's softirqs want a CPU each. Of two
-            // CPUs, though, a single worker leaves one idle: two carry eight streams of bulk TCP 1.6 times as fast.
-            u16::try_from((cpus / 2).max(2).min(cpus)).unwrap_or(64).min(64)
-        }
-    }
-}
-
-/// Why the daemon did not start.
-#[derive(Debug)]
-pub enum StartError {
-    /// These addresses are the machine's own: the kernel would keep their packets.
-    Kept(Vec<Kept>),
-    /// The machine's addresses cannot be listed.
-    Addresses(NetlinkError),
-    /// No TUN.
-    Tun(TunError),
-    /// A route could not be added.
-    Route(NetlinkError),
-    /// The addresses cannot be announced.
-    Announce(AnnounceError),
-    /// The system refused something ordinary.
-    System(io::Error),
-}
-
-impl fmt::Display for StartError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Kept(all) => {
-                let each = |of: fn(&Kept) -> String, by: &str| all.iter().map(of).collect::<Vec<_>>().join(by);
-                let (found, remedy) = (each(Kept::to_string, ", "), each(Kept::remedy, "; "));
-                write!(f, "{found}: the kernel would keep its packets, and the gateway see none; `{remedy}`")
-            }
-            Self::Tun(error) => error.fmt(f),
-            Self::Addresses(error) | Self::Route(error) => error.fmt(f),
-            Self::Announce(error) => error.fmt(f),
-            Self::System(error) => write!(f, "the system refuses what a daemon needs: {}", with_remedy(error)),
-        }
-    }
-}
-
-impl std::error::Error for StartError {}
