@@ -18,7 +18,7 @@ use super::routes::Routes;
 use super::segmenting::Segmenting;
 use super::serve::http::{self, Http};
 use super::state::StateDir;
-use super::steering;
+use super::steering::Steering;
 use super::sys;
 use super::tun::{Offloads, Tun, TunConfig};
 use super::tun_port::TunPort;
@@ -55,6 +55,8 @@ pub struct Daemon {
     discoverer: Option<Discoverer>,
     http: Option<Http>,
     routes: Option<Routes>,
+    /// If there are several workers.
+    steering: Option<Steering>,
     addresses: Watched,
     unreachable: Unreachable,
     tun: Tun,
@@ -72,13 +74,8 @@ impl Daemon {
         let gateway = &snapshot.gateway;
         let config = TunConfig { name: &gateway.interface, mtu: gateway.mtu, queues: count, offloads };
         let (tun, queues) = Tun::create(&config).map_err(StartError::Tun)?;
-        if let Err(error) = steering::steer(&queues, &snapshot) {
-            log::warn!(
-                "the kernel takes no steering program ({}): it learns which worker a flow is with, which is slower \
-                 beyond 4096 flows",
-                with_remedy(&error)
-            );
-        }
+        let steering = Steering::of(&queues).map_err(StartError::System)?;
+        steer(steering.as_ref(), &snapshot);
         let addresses = own_addresses(&snapshot);
         let routes = gateway.routes.then(|| Routes::add(&tun, addresses.clone()));
         let routes = routes.transpose().map_err(StartError::Route)?;
@@ -102,6 +99,7 @@ impl Daemon {
             discoverer: None,
             http: None,
             routes,
+            steering,
             addresses: watched,
             unreachable: Unreachable::default(),
             tun,
@@ -218,9 +216,10 @@ impl Daemon {
         self.prober.as_fd()
     }
 
-    /// Routes and announcements are those of the snapshot in force.
+    /// Steering, routes and announcements are those of the snapshot in force.
     fn follow_addresses(&mut self) {
         let snapshot = self.controller.snapshot();
+        steer(self.steering.as_ref(), &snapshot);
         let addresses = own_addresses(&snapshot);
         if let Some(routes) = &mut self.routes
             && let Err(error) = routes.set(addresses.clone())
@@ -304,6 +303,15 @@ impl Drop for Daemon {
                 log::warn!("a packet worker ended: {}", in_words(&error));
             }
         }
+    }
+}
+
+fn steer(steering: Option<&Steering>, snapshot: &Snapshot) {
+    if let Some(Err(error)) = steering.map(|steering| steering.follow(snapshot)) {
+        log::warn!(
+            "the kernel takes no steering program ({}): packets are handed from worker to worker, which is slower",
+            with_remedy(&error)
+        );
     }
 }
 

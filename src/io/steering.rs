@@ -22,23 +22,41 @@ use crate::wire::{Address, Protocol};
 /// Source addresses and VIPs that a program compares with, one after the other; with more, learning is cheaper.
 const MOST_ADDRESSES: usize = 64;
 
-/// Has the kernel steer the packets of this TUN. All queues must be attached.
-///
-/// # Errors
-/// The kernel refuses: `EPERM` without CAP_BPF where unprivileged programs are forbidden, `ENOSYS`.
-/// `ArgumentListTooLong`: too many addresses.
-pub(super) fn steer(queues: &[TunQueue], snapshot: &Snapshot) -> io::Result<()> {
-    let [first, _, ..] = queues else { return Ok(()) };
-    let workers = u16::try_from(queues.len()).expect("at most 64 workers");
-    let code = program(snapshot, workers).ok_or(io::ErrorKind::ArgumentListTooLong)?;
-    let program: File = sys::load_socket_filter(&code)?;
-    first.steer_by(&program)
+/// Has the kernel steer the packets of a TUN by the configuration in force.
+#[derive(Debug)]
+pub(super) struct Steering {
+    /// Any of them: a program is the whole TUN's.
+    queue: TunQueue,
+    workers: u16,
+}
+
+impl Steering {
+    /// That of a TUN with these queues, all of them attached; `None` if there is nothing to choose from.
+    ///
+    /// # Errors
+    /// No descriptor left.
+    pub(super) fn of(queues: &[TunQueue]) -> io::Result<Option<Self>> {
+        let [first, _, ..] = queues else { return Ok(None) };
+        let workers = u16::try_from(queues.len()).expect("at most 64 workers");
+        Ok(Some(Self { queue: first.try_clone()?, workers }))
+    }
+
+    /// From now on by this configuration. If it cannot be, as before: whoever gets a packet of another's flow hands it over.
+    ///
+    /// # Errors
+    /// The kernel refuses: `EPERM` without CAP_BPF where unprivileged programs are forbidden, `ENOSYS`.
+    /// `ArgumentListTooLong`: too many addresses.
+    pub(super) fn follow(&self, snapshot: &Snapshot) -> io::Result<()> {
+        let code = program(snapshot, self.workers).ok_or(io::ErrorKind::ArgumentListTooLong)?;
+        let program: File = sys::load_socket_filter(&code)?;
+        self.queue.steer_by(&program)
+    }
 }
 
 /// Whether this process may load such a program.
 ///
 /// # Errors
-/// As [`steer`].
+/// As [`Steering::follow`].
 pub(super) fn is_possible() -> io::Result<()> {
     let mut code = Assembler::default();
     code.put(MOV, R0, 0, 0);

@@ -145,6 +145,14 @@ impl Drop for Tun {
 }
 
 impl TunQueue {
+    /// Another descriptor of the same queue.
+    ///
+    /// # Errors
+    /// No descriptor left.
+    pub(super) fn try_clone(&self) -> io::Result<Self> {
+        self.0.try_clone().map(Self)
+    }
+
     /// Has the kernel pick the queue of each packet by this program, for all queues of the interface.
     ///
     /// # Errors
