@@ -7,6 +7,7 @@
 
 mod controller;
 pub mod discovery;
+pub mod ha;
 pub mod health;
 pub mod history;
 pub mod overrides;
