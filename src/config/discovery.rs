@@ -1,5 +1,7 @@
 //! `[service.discovery]`: backends that the configuration does not list, but tells where to find.
 
+mod url;
+
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -10,6 +12,8 @@ use serde::Deserialize;
 use super::identity::{Ids, Places, Retired};
 use super::{Backend, Service, ServiceId, Snapshot, addresses, text};
 use crate::wire::{Address, Endpoint};
+
+pub use url::Url;
 
 /// Where a service's backends are found, besides those that are listed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +31,17 @@ pub enum Source {
     File(PathBuf),
     /// A name in the DNS.
     Dns(DnsName),
+    /// A server that answers with a list, as JSON.
+    Http(HttpSource),
+}
+
+/// A server, and how it is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpSource {
+    /// What is asked for.
+    pub url: Url,
+    /// How long the server may wait for a change.
+    pub wait: Duration,
 }
 
 /// A name, and what is asked of it.
@@ -61,6 +76,7 @@ impl std::fmt::Display for Source {
             Self::Dns(DnsName { name, records: Records::A, .. }) => write!(f, "dns A {name}"),
             Self::Dns(DnsName { name, records: Records::Aaaa, .. }) => write!(f, "dns AAAA {name}"),
             Self::Dns(DnsName { name, records: Records::Srv, .. }) => write!(f, "dns SRV {name}"),
+            Self::Http(HttpSource { url, .. }) => url.fmt(f),
         }
     }
 }

@@ -287,10 +287,23 @@ pub(super) const DISCOVERY: &[Key] = &[
         "dns: who is asked, as \"10.0.0.53\" or \"10.0.0.53:5353\". Default: those of /etc/resolv.conf.",
     ),
     Key::new(
+        "url",
+        Text,
+        Depends,
+        "http: what answers with a list of backends in JSON, as \"http://10.0.0.5:8500/v1/kv/web?raw\".",
+    ),
+    Key::new(
+        "wait",
+        Kind::Duration,
+        Depends,
+        "http: how long the server may wait for a change before it answers. Default: \"30s\".",
+    ),
+    Key::new(
         "interval",
         Kind::Duration,
         Depends,
-        "How often the source is asked. Default: a file each second, a name when its records' time to live is over.",
+        "How often the source is asked. Default: a file each second, a name when its records' time to live is over, a \
+         server at once if it waits for changes, and else after 5s.",
     ),
 ];
 
@@ -396,8 +409,7 @@ pub(super) const BACKEND: &[Key] = &[
     Key::new("backup", Flag, Default("false"), "Used only when no other backend is available."),
 ];
 
-const SOURCE: &[Word] =
-    &[now("file"), now("dns"), later("http", "use source = \"file\", written by what fetches the list")];
+const SOURCE: &[Word] = &[now("file"), now("dns"), now("http")];
 const RECORDS: &[Word] = &[now("a"), now("aaaa"), now("srv")];
 const PROTOCOL: &[Word] = &[now("tcp"), now("udp"), now("any")];
 const MODE: &[Word] = &[now("nat"), now("dsr"), later("terminate", "use mode = \"nat\"")];

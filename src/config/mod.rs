@@ -24,7 +24,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use self::diagnostic::{Code, Diagnostic, Label, Report, Severity};
-pub use self::discovery::{Discovery, DnsName, Found, Records, Source, read_backends};
+pub use self::discovery::{Discovery, DnsName, Found, HttpSource, Records, Source, Url, read_backends};
 pub use self::health::{Check, CheckedAt, Health, HttpCheck, OnDown, Passive, UdpCheck};
 use self::identity::Places;
 pub use self::identity::Retired;

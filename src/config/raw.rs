@@ -85,6 +85,8 @@ pub(super) struct RawDiscovery {
     pub(super) records: Option<Set<&'static str>>,
     pub(super) port: Option<Set<i64>>,
     pub(super) resolver: Option<Set<String>>,
+    pub(super) url: Option<Set<String>>,
+    pub(super) wait: Option<Set<Duration>>,
     pub(super) interval: Option<Set<Duration>>,
 }
 
@@ -236,6 +238,8 @@ impl RawDiscovery {
             records: values.word("type"),
             port: values.integer_if_any("port"),
             resolver: values.text("resolver"),
+            url: values.text("url"),
+            wait: values.duration_if_any("wait"),
             interval: values.duration_if_any("interval"),
         };
         values.all_read();

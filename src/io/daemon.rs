@@ -51,8 +51,7 @@ pub struct Daemon {
     /// Answers for our addresses as long as it lives.
     announcer: Option<Announcer>,
     state: StateDir,
-    /// Asks for backends, if there was ever something to ask.
-    discoverer: Option<Discoverer>,
+    discoverer: Discoverer,
     http: Option<Http>,
     routes: Option<Routes>,
     /// If there are several workers.
@@ -96,7 +95,7 @@ impl Daemon {
             workers: Vec::new(),
             announcer,
             state: StateDir::none(),
-            discoverer: None,
+            discoverer: Discoverer::default(),
             http: None,
             routes,
             steering,
@@ -168,7 +167,7 @@ impl Daemon {
     /// Does what has become due in the slow state.
     pub fn handle_timeout(&mut self) {
         let now = sys::now();
-        while let Some(Heard { service, asked, answer }) = self.discoverer.as_ref().and_then(Discoverer::next) {
+        while let Some(Heard { service, asked, answer }) = self.discoverer.next() {
             self.controller.hear(service, &asked, answer, now);
         }
         for Change { backend, up, reason } in self.prober.changes() {
@@ -191,23 +190,10 @@ impl Daemon {
             self.state.write(HISTORY, &self.controller.history().to_text());
         }
         if effects.sources {
-            self.ask_sources();
+            self.discoverer.follow(self.controller.sources().wanted());
         }
         for event in self.controller.events() {
             self.follow(&event);
-        }
-    }
-
-    /// Has those asked for backends that are to be asked now.
-    fn ask_sources(&mut self) {
-        if self.discoverer.is_none() && self.controller.sources().wanted().next().is_some() {
-            match Discoverer::start() {
-                Ok(discoverer) => self.discoverer = Some(discoverer),
-                Err(error) => log::error!("no source is asked for backends: {}", with_remedy(&error)),
-            }
-        }
-        if let Some(discoverer) = &self.discoverer {
-            discoverer.follow(self.controller.sources().wanted());
         }
     }
 

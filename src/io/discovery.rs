@@ -1,24 +1,22 @@
-//! Asks sources for backends, on a thread of its own: neither the workers nor the control thread ever wait for one.
+//! Asks sources for backends, each on a thread of its own: neither the workers nor the control thread ever wait for one,
+//! and no source for another.
 
 mod dns;
+mod file;
+mod http;
 
-use std::fs::{self, Metadata};
-use std::io;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::convert::Infallible;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 use std::time::Duration;
 
 use super::sys;
-use crate::config::{Discovery, ServiceId, Source, read_backends};
-use crate::control::discovery::{Answer, CONFIRM_AFTER};
+use super::words::with_remedy;
+use crate::config::{Discovery, ServiceId, Source};
+use crate::control::discovery::Answer;
 use crate::engine::Instant;
 use dns::Dns;
-
-/// How often a file is looked at, if nothing else is said.
-const INTERVAL: Duration = Duration::from_secs(1);
-/// A list of backends is no larger than that.
-const LARGEST_FILE: u64 = 16 << 20;
+use file::File;
+use http::Http;
 
 /// What a service's source has answered to what was asked.
 #[derive(Debug)]
@@ -31,29 +29,39 @@ pub struct Heard {
     pub answer: Answer,
 }
 
-/// The thread that asks. Dropping this ends it, when it has the answer that it waits for: nobody else does.
+/// Who asks. Dropping this ends it: each thread within half a second, or when it has the answer that it waits for.
 #[derive(Debug)]
 pub struct Discoverer {
-    wanted: Sender<Vec<(ServiceId, Discovery)>>,
+    asked: Vec<Asked>,
+    answers: Sender<Heard>,
     heard: Receiver<Heard>,
 }
 
-impl Discoverer {
-    /// Asks nothing yet.
-    ///
-    /// # Errors
-    /// The system has no more threads to give.
-    pub fn start() -> io::Result<Self> {
-        let ((wanted, orders), (answers, heard)) = (channel(), channel());
-        sys::spawn("discovery", move || ask(&orders, &answers))?;
-        Ok(Self { wanted, heard })
-    }
+/// A source that is asked until this is dropped.
+#[derive(Debug)]
+struct Asked {
+    service: ServiceId,
+    discovery: Discovery,
+    _stays: Sender<Infallible>,
+}
 
-    /// From now on these are asked, and no others.
-    pub fn follow<'a>(&self, wanted: impl Iterator<Item = (ServiceId, &'a Discovery)>) {
-        let wanted = wanted.map(|(id, discovery)| (id, discovery.clone())).collect();
-        if self.wanted.send(wanted).is_err() {
-            log::error!("the discovery thread is gone: this is a bug of tungate");
+impl Default for Discoverer {
+    /// Asks nothing yet.
+    fn default() -> Self {
+        let (answers, heard) = channel();
+        Self { asked: Vec::new(), answers, heard }
+    }
+}
+
+impl Discoverer {
+    /// From now on these are asked, and no others. Who was asked before goes on with what he knows.
+    pub fn follow<'a>(&mut self, wanted: impl Iterator<Item = (ServiceId, &'a Discovery)>) {
+        let mut before = std::mem::take(&mut self.asked);
+        for (service, discovery) in wanted {
+            match before.iter().position(|one| one.service == service && one.discovery == *discovery) {
+                Some(known) => self.asked.push(before.swap_remove(known)),
+                None => self.begin(service, discovery),
+            }
         }
     }
 
@@ -61,185 +69,76 @@ impl Discoverer {
     pub fn next(&self) -> Option<Heard> {
         self.heard.try_recv().ok()
     }
-}
 
-fn ask(orders: &Receiver<Vec<(ServiceId, Discovery)>>, answers: &Sender<Heard>) {
-    let mut asked: Vec<Asked> = Vec::new();
-    loop {
-        let next = asked.iter().map(|one| one.due).min();
-        let patience = next.map_or(Duration::from_secs(3600), |due| due.since(sys::now()));
-        match orders.recv_timeout(patience) {
-            Ok(wanted) => asked = wanted.into_iter().map(|(id, discovery)| Asked::new(id, discovery)).collect(),
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return,
+    fn begin(&mut self, service: ServiceId, discovery: &Discovery) {
+        let (stays, leave) = channel();
+        let answers = self.answers.clone();
+        let tell = {
+            let asked = discovery.clone();
+            move |answer| drop(answers.send(Heard { service, asked: asked.clone(), answer }))
+        };
+        let (inquiry, tell_of_failure) = (inquiry(discovery), tell.clone());
+        if let Err(error) = sys::spawn("discovery", move || ask(inquiry, &Leave(leave), tell)) {
+            tell_of_failure(Err(format!("nobody can ask it: {}", with_remedy(&error))));
         }
-        for one in &mut asked {
-            let now = sys::now();
-            if one.due > now {
-                continue;
-            }
-            let answer = one.inquiry.ask(now);
-            one.due = sys::now() + one.inquiry.patience();
-            let Some(answer) = answer else { continue };
-            let heard = Heard { service: one.service, asked: one.discovery.clone(), answer };
-            if answers.send(heard).is_err() {
-                return;
-            }
-        }
+        self.asked.push(Asked { service, discovery: discovery.clone(), _stays: stays });
     }
 }
 
-/// Something that can be asked for backends. What comes next to the list, of registries and meshes, has another.
-trait Inquiry {
-    /// Asks, and waits for a few seconds at most. `None`: what was told still holds.
-    fn ask(&mut self, now: Instant) -> Option<Answer>;
+fn inquiry(Discovery { source, interval }: &Discovery) -> Box<dyn Inquiry> {
+    match source.clone() {
+        Source::File(path) => Box::new(File::new(path, *interval)),
+        Source::Dns(name) => Box::new(Dns::new(name, *interval)),
+        Source::Http(source) => Box::new(Http::new(source, *interval)),
+    }
+}
 
-    /// When to ask again.
+fn ask(mut inquiry: Box<dyn Inquiry>, leave: &Leave, tell: impl Fn(Answer)) {
+    while !leave.is_given() {
+        if let Some(answer) = inquiry.ask(sys::now(), leave) {
+            tell(answer);
+        }
+        leave.wait(inquiry.patience());
+    }
+}
+
+/// A source of backends: what a registry or a mesh (etcd, ZooKeeper, xDS) would implement, and all that it would.
+///
+/// It has a thread of its own, so it may wait, and keeps what its protocol needs from one question to the next. It does
+/// not judge: an empty list is told as one, and a failure as a failure. What is made of both is
+/// [`Sources`](crate::control::discovery::Sources)' to say, the same for all, and it rests on two rules:
+///
+/// - An answer is the whole list, never a change of it, and one entry that cannot be understood is a failure.
+/// - An answer that holds on is told again, at least once after
+///   [`CONFIRM_AFTER`](crate::control::discovery::CONFIRM_AFTER): an unlikely one is not believed before.
+trait Inquiry: Send {
+    /// Asks, and waits for an answer, or until its `leave` is given: looks for that twice a second, unless it waits for a
+    /// few seconds at most. `None`: what was told still holds.
+    fn ask(&mut self, now: Instant, leave: &Leave) -> Option<Answer>;
+
+    /// How long to wait now until the next question.
     fn patience(&self) -> Duration;
 }
 
-/// A source that is asked.
-struct Asked {
-    service: ServiceId,
-    discovery: Discovery,
-    inquiry: Box<dyn Inquiry>,
-    due: Instant,
-}
+/// Whether a thread is still wanted.
+#[derive(Debug)]
+struct Leave(Receiver<Infallible>);
 
-impl Asked {
-    fn new(service: ServiceId, discovery: Discovery) -> Self {
-        let inquiry: Box<dyn Inquiry> = match &discovery.source {
-            Source::File(path) => Box::new(File::new(path.clone(), discovery.interval)),
-            Source::Dns(name) => Box::new(Dns::new(name.clone(), discovery.interval)),
-        };
-        Self { service, discovery, inquiry, due: Instant::ZERO }
-    }
-}
-
-/// A file that is looked at.
-struct File {
-    path: PathBuf,
-    interval: Option<Duration>,
-    /// As it was when it was read, and when that was told.
-    told: Option<(Seen, Instant)>,
-    answer: Answer,
-}
-
-impl File {
-    const fn new(path: PathBuf, interval: Option<Duration>) -> Self {
-        Self { path, interval, told: None, answer: Ok(Vec::new()) }
-    }
-}
-
-impl Inquiry for File {
-    fn ask(&mut self, now: Instant) -> Option<Answer> {
-        let seen = Seen::of(&self.path);
-        match &self.told {
-            // Told again now and then: an answer may have to last to be believed.
-            Some((told, at)) if *told == seen && now.since(*at) < CONFIRM_AFTER => return None,
-            Some((told, _)) if *told == seen => {}
-            Some(_) | None => self.answer = read(&self.path, &seen)?,
-        }
-        self.told = Some((seen, now));
-        Some(self.answer.clone())
+impl Leave {
+    fn is_given(&self) -> bool {
+        self.0.try_recv() == Err(TryRecvError::Disconnected)
     }
 
-    fn patience(&self) -> Duration {
-        self.interval.unwrap_or(INTERVAL)
-    }
-}
-
-/// A file as it stands there: what a change changes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Seen {
-    File { device: u64, inode: u64, len: u64, modified: (i64, i64), changed: (i64, i64) },
-    Unusable(String),
-}
-
-impl Seen {
-    fn of(path: &Path) -> Self {
-        match fs::metadata(path) {
-            Ok(file) if !file.is_file() => Self::Unusable("it is not a regular file".to_owned()),
-            Ok(file) if file.len() > LARGEST_FILE => Self::Unusable("it is larger than 16 MiB".to_owned()),
-            Ok(file) => Self::from(&file),
-            Err(error) => Self::Unusable(error.to_string()),
-        }
-    }
-}
-
-impl From<&Metadata> for Seen {
-    fn from(file: &Metadata) -> Self {
-        Self::File {
-            device: file.dev(),
-            inode: file.ino(),
-            len: file.len(),
-            modified: (file.mtime(), file.mtime_nsec()),
-            changed: (file.ctime(), file.ctime_nsec()),
-        }
-    }
-}
-
-/// `None` if it is being written: it will be another one in a moment.
-fn read(path: &Path, seen: &Seen) -> Option<Answer> {
-    if let Seen::Unusable(why) = seen {
-        return Some(Err(why.clone()));
-    }
-    let text = fs::read_to_string(path);
-    if Seen::of(path) != *seen {
-        return None;
-    }
-    let json = path.extension().is_some_and(|extension| extension == "json");
-    Some(text.map_err(|error| error.to_string()).and_then(|text| read_backends(&text, json)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A folder that goes away with the test.
-    struct Folder(std::path::PathBuf);
-
-    impl Folder {
-        fn new(name: &str) -> Self {
-            let folder = std::env::temp_dir().join(format!("tungate-{name}-{}", std::process::id()));
-            fs::create_dir_all(&folder).unwrap();
-            Self(folder)
-        }
+    /// Waits, unless it is given before.
+    fn wait(&self, time: Duration) {
+        // Nothing is ever sent: it is the time that is over, or the other end that is gone.
+        let Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) = self.0.recv_timeout(time);
     }
 
-    impl Drop for Folder {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
-    }
-
-    /// How many backends are told, or why there are none; `None` if nothing is.
-    fn told(asked: &mut File, second: u64) -> Option<Result<usize, String>> {
-        let answer = asked.ask(Instant::from_micros(second * 1_000_000))?;
-        Some(answer.map(|found| found.len()))
-    }
-
-    #[test]
-    fn a_file_is_read_when_it_changes_and_told_again_while_it_does_not() {
-        let folder = Folder::new("discovery-file");
-        let path = folder.0.join("web.json");
-        let mut asked = File::new(path.clone(), None);
-        assert!(told(&mut asked, 100).unwrap().unwrap_err().contains("No such file"));
-        assert_eq!(told(&mut asked, 101), None);
-
-        fs::write(&path, r#"{"backends":[{"address":"10.0.0.1"}]}"#).unwrap();
-        assert_eq!(told(&mut asked, 102), Some(Ok(1)));
-        assert_eq!(told(&mut asked, 106), None);
-        assert_eq!(told(&mut asked, 107), Some(Ok(1)));
-
-        let next = folder.0.join("next");
-        fs::write(&next, r#"{"backends":[{"address":"10.0.0.1"},{"address":"10.0.0.2"}]}"#).unwrap();
-        fs::rename(&next, &path).unwrap();
-        assert_eq!(told(&mut asked, 108), Some(Ok(2)));
-        fs::write(&path, r#"{"backends":[{"addr"#).unwrap();
-        assert!(told(&mut asked, 109).unwrap().is_err());
-        fs::remove_file(&path).unwrap();
-        fs::create_dir(&path).unwrap();
-        assert_eq!(told(&mut asked, 110), Some(Err("it is not a regular file".to_owned())));
+    #[cfg(test)]
+    fn never() -> Self {
+        let (stays, leave) = channel();
+        std::mem::forget(stays);
+        Self(leave)
     }
 }

@@ -1,13 +1,18 @@
 //! Rules within `[service.discovery]`.
 
 use std::net::{IpAddr, SocketAddr};
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
+use std::time::Duration;
 
 use super::gateway::limits;
 use crate::config::diagnostic::{Code, Diagnostic};
 use crate::config::raw::RawDiscovery;
 use crate::config::values::Set;
-use crate::config::{Discovery, DnsName, Records, Source};
+use crate::config::{Discovery, DnsName, HttpSource, Records, Source, Url};
+
+/// How long a server may wait for a change. Consul takes ten minutes at most; what lies between may cut off sooner.
+const WAITS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(600);
+const USUAL_WAIT: Duration = Duration::from_secs(30);
 
 /// What is asked, if anything is.
 pub(super) fn check(raw: &RawDiscovery, out: &mut Vec<Diagnostic>) -> Option<Discovery> {
@@ -17,6 +22,7 @@ pub(super) fn check(raw: &RawDiscovery, out: &mut Vec<Diagnostic>) -> Option<Dis
     let source = match raw.source.as_ref().map(|word| word.value) {
         Some("file") => file(raw, out),
         Some("dns") => dns(raw, out),
+        Some("http") => http(raw, out),
         Some(_) | None => {
             without_source(raw, out);
             None
@@ -62,6 +68,25 @@ fn dns(raw: &RawDiscovery, out: &mut Vec<Diagnostic>) -> Option<Source> {
     Some(Source::Dns(DnsName { name: name.to_owned(), records, port, resolver: resolver(raw, out) }))
 }
 
+fn http(raw: &RawDiscovery, out: &mut Vec<Diagnostic>) -> Option<Source> {
+    refuse_others(raw, "http", &["url", "wait", "interval"], out);
+    if let Some(Set { span: Some(span), .. }) = raw.wait.as_ref().filter(|wait| !WAITS.contains(&wait.value)) {
+        let message = "`wait` has to be between 1s and 10m";
+        out.push(Diagnostic::new(Code::OutOfRange, span.clone(), message).label("outside"));
+    }
+    let Some((text, span)) = raw.url.as_ref().and_then(|url| Some((url.value.as_str(), url.span.clone()?))) else {
+        let diagnostic =
+            Diagnostic::new(Code::MissingKey, raw.span.clone(), "a server that is to be asked needs a URL");
+        out.push(diagnostic.help("add a line like `url = \"http://10.0.0.5:8080/backends/web\"`"));
+        return None;
+    };
+    let url = Url::read(text).map_err(|why| {
+        let diagnostic = Diagnostic::new(Code::Malformed, span, "this URL cannot be asked").label(why);
+        out.push(diagnostic.help("write \"http://HOST:PORT/PATH\"; what speaks TLS needs a proxy on this machine"));
+    });
+    Some(Source::Http(HttpSource { url: url.ok()?, wait: raw.wait.as_ref().map_or(USUAL_WAIT, |wait| wait.value) }))
+}
+
 fn resolver(raw: &RawDiscovery, out: &mut Vec<Diagnostic>) -> Option<SocketAddr> {
     let Set { value, span } = raw.resolver.as_ref()?;
     let alone = value.parse().ok().map(|address: IpAddr| SocketAddr::new(address, 53));
@@ -98,6 +123,8 @@ fn written(raw: &RawDiscovery) -> impl Iterator<Item = (&'static str, Range<usiz
         ("type", raw.records.as_ref().and_then(|set| set.span.clone())),
         ("port", raw.port.as_ref().and_then(|set| set.span.clone())),
         ("resolver", raw.resolver.as_ref().and_then(|set| set.span.clone())),
+        ("url", raw.url.as_ref().and_then(|set| set.span.clone())),
+        ("wait", raw.wait.as_ref().and_then(|set| set.span.clone())),
         ("interval", raw.interval.as_ref().and_then(|set| set.span.clone())),
     ]
     .into_iter()

@@ -9,7 +9,7 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
-use super::Inquiry;
+use super::{Inquiry, Leave};
 use crate::config::{DnsName, Found, Records};
 use crate::control::discovery::{Answer, CONFIRM_AFTER};
 use crate::engine::Instant;
@@ -65,7 +65,7 @@ impl Dns {
 }
 
 impl Inquiry for Dns {
-    fn ask(&mut self, _: Instant) -> Option<Answer> {
+    fn ask(&mut self, _: Instant, _: &Leave) -> Option<Answer> {
         let answer = self.look_up();
         self.holds = match &answer {
             Err(_) => RETRY,

@@ -15,6 +15,7 @@ pub(super) fn cases() -> Vec<Case> {
     let one = [Setup { engine: Engine::Tungate { workers: 2 }, family: Family::V4, nat: Nat::Full }];
     let mut cases = in_setups("a_pool_follows_a_file_and_survives_its_loss", &["curl", "nginx"], one, file);
     cases.extend(in_setups("a_pool_follows_the_dns_and_survives_its_loss", &["curl", "dnsmasq", "nginx"], one, dns));
+    cases.extend(in_setups("a_pool_follows_a_registry_and_survives_its_loss", &["curl", "nginx"], one, http));
     cases
 }
 
@@ -138,4 +139,60 @@ fn dns(lab: &Lab, setup: &Setup) {
     wait_for("the empty answer is seen", || gateway.said().contains("most backends are gone").then_some(()));
     assert_eq!(served_by(lab, setup), names(&["b1", "b2"]), "an empty answer");
     becomes(&gateway, "fresh", 0);
+}
+
+/// A registry of ours on the gateway, which has the file's text for an answer.
+fn registry(lab: &Lab, path: &Path) -> Running {
+    let server = lab.gateway().start_helper(&format!("registry {LOOPBACK}:8500 {}", path.display()));
+    lab.gateway().listens("-t", 8500);
+    server
+}
+
+/// The file with these backends as JSON, put into place as a whole.
+fn put_json(path: &Path, setup: &Setup, names: &[&str]) {
+    let entry = |name: &&str| format!("{{\"name\":\"{name}\",\"address\":\"{}:{HTTP}\"}}", setup.backend(name));
+    let next = path.with_extension("next");
+    let list = names.iter().map(entry).collect::<Vec<_>>().join(",");
+    fs::write(&next, format!("{{\"backends\":[{list}]}}")).expect("the lab's folder takes files");
+    fs::rename(&next, path).expect("both are in one folder");
+}
+
+fn http(lab: &Lab, setup: &Setup) {
+    let _servers = servers::nginx(lab, setup);
+    let path = lab.folder().join("web.json");
+    put_json(&path, setup, &["b1"]);
+    let mut first = registry(lab, &path);
+    let gateway = start(lab, setup, &format!("source = \"http\"\nurl = \"http://{LOOPBACK}:8500/web?raw\""));
+    becomes(&gateway, "fresh", 1);
+    assert_eq!(served_by(lab, setup), names(&["b1"]));
+    first.has_printed("GET /web?raw&index=1&wait=6s");
+    first.has_printed("GET /web?raw&index=1&wait=30s");
+    put_json(&path, setup, &["b1", "b2"]);
+    // Sooner than the question would have been answered without a change: it waits no longer than that.
+    becomes(&gateway, "fresh", 2);
+    assert_eq!(served_by(lab, setup), names(&["b1", "b2"]), "a change");
+
+    for broken in ["", "<html>busy</html>", "{\"backends\":[{\"addr", "{\"backends\":[{\"address\":\"b1\"}]}"] {
+        fs::write(&path, broken).expect("the lab's folder takes files");
+        let source = becomes(&gateway, "stale", 2);
+        assert!(source["last_error"].is_string(), "{source}");
+        assert_eq!(served_by(lab, setup), names(&["b1", "b2"]), "{broken:?}");
+        put_json(&path, setup, &["b1", "b2"]);
+        becomes(&gateway, "fresh", 2);
+    }
+
+    drop(first);
+    becomes(&gateway, "stale", 2);
+    assert_eq!(served_by(lab, setup), names(&["b1", "b2"]), "the server is dead");
+    put_json(&path, setup, &[]);
+    let second = registry(lab, &path);
+    wait_for("the empty list is seen", || gateway.said().contains("most backends are gone").then_some(()));
+    assert_eq!(served_by(lab, setup), names(&["b1", "b2"]), "an empty list");
+    becomes(&gateway, "fresh", 0);
+    put_json(&path, setup, &["b2"]);
+    becomes(&gateway, "fresh", 1);
+    assert_eq!(served_by(lab, setup), names(&["b2"]));
+    second.signal("STOP");
+    put_json(&path, setup, &["b1"]);
+    assert_eq!(served_by(lab, setup), names(&["b2"]), "the server hangs");
 }

@@ -4,6 +4,7 @@ mod abuse;
 mod connections;
 mod datagrams;
 mod echo;
+mod registry;
 mod requests;
 
 use std::net::SocketAddr;
@@ -23,6 +24,7 @@ pub(crate) fn main(arguments: &[String]) -> ExitCode {
         ["visits", to, rate] => connections::visit(address(to), count(rate)),
         ["talk", n, ref to @ ..] => connections::talk(&to.iter().map(|to| address(to)).collect::<Vec<_>>(), count(n)),
         ["abuse", interface, seconds, rate] => abuse::abuse(interface, count(seconds) as u64, count(rate)),
+        ["registry", at, file] => registry::serve(address(at), file),
         ["requests", to, rate] => requests::run(address(to), rate.parse().expect("a number")),
         ["datagrams", to, n] => datagrams::exchange(address(to), count(n)),
         _ => panic!("no helper knows {words:?}"),

@@ -55,7 +55,7 @@ fn addresses_come_with_their_time_to_live() {
         vec![answer(question, |packet| packet.answers.extend([a("web.test", 60, 2), a("web.test", 20, 1)]))]
     });
     let mut dns = dns(address, Records::A);
-    assert_eq!(names(dns.ask(Instant::ZERO)), ["10.0.0.1:80", "10.0.0.2:80"]);
+    assert_eq!(names(dns.ask(Instant::ZERO, &Leave::never())), ["10.0.0.1:80", "10.0.0.2:80"]);
     assert_eq!(dns.patience(), Duration::from_secs(20), "the shorter one");
     thread.join().unwrap();
 }
@@ -82,7 +82,7 @@ fn garbage_and_the_answers_of_others_are_passed_over() {
             true_one,
         ]
     });
-    assert_eq!(names(dns(address, Records::A).ask(Instant::ZERO)), ["10.0.0.1:80"]);
+    assert_eq!(names(dns(address, Records::A).ask(Instant::ZERO, &Leave::never())), ["10.0.0.1:80"]);
     thread.join().unwrap();
 }
 
@@ -90,23 +90,23 @@ fn garbage_and_the_answers_of_others_are_passed_over() {
 fn garbage_alone_a_refusal_and_silence_are_failures_and_no_empty_answers() {
     for code in [RCODE::NameError, RCODE::ServerFailure, RCODE::Refused] {
         let (address, thread) = server(move |question| vec![answer(question, |packet| *packet.rcode_mut() = code)]);
-        let why = dns(address, Records::A).ask(Instant::ZERO).unwrap().unwrap_err();
+        let why = dns(address, Records::A).ask(Instant::ZERO, &Leave::never()).unwrap().unwrap_err();
         assert!(why.contains("the server says"), "{why}");
         thread.join().unwrap();
     }
     let (address, thread) = server(|_| vec![vec![7; 100]]);
     let mut dns = dns(address, Records::A);
-    assert!(dns.ask(Instant::ZERO).unwrap().is_err());
+    assert!(dns.ask(Instant::ZERO, &Leave::never()).unwrap().is_err());
     assert_eq!(dns.patience(), RETRY);
     thread.join().unwrap();
-    assert!(dns.ask(Instant::ZERO).unwrap().is_err(), "nobody is there any more");
+    assert!(dns.ask(Instant::ZERO, &Leave::never()).unwrap().is_err(), "nobody is there any more");
 }
 
 #[test]
 fn an_empty_answer_is_one() {
     let (address, thread) = server(|question| vec![answer(question, |_| {})]);
     let mut dns = dns(address, Records::A);
-    assert_eq!(dns.ask(Instant::ZERO), Some(Ok(Vec::new())));
+    assert_eq!(dns.ask(Instant::ZERO, &Leave::never()), Some(Ok(Vec::new())));
     assert_eq!(dns.patience(), CONFIRM_AFTER);
     thread.join().unwrap();
 }
@@ -129,7 +129,7 @@ fn servers_have_the_weights_ports_and_ranks_of_their_records() {
             ]);
         })]
     });
-    let found = dns(address, Records::Srv).ask(Instant::ZERO).unwrap().unwrap();
+    let found = dns(address, Records::Srv).ask(Instant::ZERO, &Leave::never()).unwrap().unwrap();
     let seen: Vec<_> = found.iter().map(|one| (one.name.as_str(), one.port, one.weight, one.backup)).collect();
     let at = Some(8080);
     assert_eq!(
@@ -162,7 +162,7 @@ fn what_does_not_fit_a_datagram_is_asked_by_tcp() {
         let whole = answer(&question, |packet| packet.answers.extend((1..=200).map(|n| a("web.test", 5, n))));
         stream.write_all(&[&u16::try_from(whole.len()).unwrap().to_be_bytes()[..], &whole].concat()).unwrap();
     });
-    assert_eq!(names(dns(address, Records::A).ask(Instant::ZERO)).len(), 200);
+    assert_eq!(names(dns(address, Records::A).ask(Instant::ZERO, &Leave::never())).len(), 200);
     thread.unwrap().join().unwrap();
 }
 
