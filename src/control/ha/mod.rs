@@ -1,5 +1,19 @@
-//! The pair: two gateways, one active and one standby, that hold the same flows.
+//! The pair: two gateways, of which one forwards and the other has all its flows and waits.
+//!
+//! The part that decides about roles is sans-IO: told what happened and when ([`Event`]), it says what to do
+//! ([`Action`]). It knows no clock, socket or thread, so that a model checker and a simulator drive what the daemon runs.
 
+mod epoch;
+mod event;
 pub mod header;
+mod heartbeat;
 pub mod keys;
 pub mod seal;
+mod state;
+mod timers;
+
+pub use self::epoch::{Epoch, NodeId};
+pub use self::event::{Action, Command, Event, Legs, Permit, Refusal, Replica, SyncReport};
+pub use self::heartbeat::{Digest, Echo, Flags, Goodbye, Handoff, Heartbeat, MAX_PATHS, PathId, Progress, Step};
+pub use self::state::{Cause, Reason, State, Transition};
+pub use self::timers::{LOSSES, Profile, Timers};
