@@ -79,6 +79,11 @@ impl Affinity {
         clients.update(client, backend, |entry| entry.proven = true);
     }
 
+    /// A flow of this client to this backend was opened on the other gateway of a pair.
+    pub(super) fn adopt(&self, config: &config::Affinity, client: Address, backend: BackendId, now: Instant) {
+        self.clients().open(config, client, backend, now);
+    }
+
     /// A flow of this client to this backend has ended, or was not opened after all.
     pub(super) fn leave(&self, client: Address, backend: BackendId, now: Instant) {
         self.clients().update(client, backend, |entry| {

@@ -21,6 +21,8 @@ mod fragment;
 mod guard;
 mod heard;
 mod icmp;
+mod import;
+mod journal;
 pub mod nat;
 mod open;
 mod path;
@@ -39,6 +41,8 @@ use std::sync::Arc;
 
 pub use affinity::Affinity;
 pub use heard::Heard;
+pub use import::{Imported, Refused};
+pub use journal::{Change, Digest};
 pub use path::Path;
 pub use policy::Policy;
 pub use shared::Shared;
@@ -51,6 +55,7 @@ use counters::WorkerCounters;
 use established::{Step, pass};
 use fragment::Fragments;
 use guard::TokenBucket;
+use journal::Journal;
 use nat::ports::Ports;
 
 /// Index of a packet worker, from 0.
@@ -80,6 +85,8 @@ pub struct Engine {
     fragments: Fragments,
     next_fragment_id: u32,
     outbox: Vec<Outgoing>,
+    /// If this is the engine of a pair's gateway.
+    journal: Option<Box<Journal>>,
 }
 
 impl Engine {
@@ -97,6 +104,7 @@ impl Engine {
             fragments: Fragments::default(),
             next_fragment_id: fragment::first_id(shared.seed, shared.workers, worker),
             outbox: Vec::new(),
+            journal: None,
             shared: Arc::clone(shared),
         }
     }
@@ -161,6 +169,7 @@ impl Engine {
         if !self.shared.table.remove(flow.id()) {
             return;
         }
+        self.note_closed(flow);
         self.expiry.disarm(&self.shared.table, flow.id());
         if flow.is_leased() {
             let answer = flow.key(Direction::Reply);
@@ -289,6 +298,7 @@ impl Engine {
                 self.learn_from_change(flow, before, direction);
                 if flow.owner() == self.worker {
                     self.expiry.arm(&self.shared.table, flow.id(), now, &self.policy.snapshot.timeouts);
+                    self.note_moved(flow, direction);
                 }
                 self.prove_client(flow, now);
                 Verdict::Forward

@@ -216,7 +216,7 @@ impl Engine {
     }
 
     /// Enters the flow under both keys.
-    fn enter(&mut self, plan: &Plan, now: Instant) -> Result<FlowRef, DropReason> {
+    pub(super) fn enter(&mut self, plan: &Plan, now: Instant) -> Result<FlowRef, DropReason> {
         let table = &self.shared.table;
         let entered = table.create(plan, now).and_then(|flow| table.commit(&flow).map(|()| flow));
         match entered {
@@ -242,14 +242,19 @@ impl Engine {
             None => {}
         }
         self.expiry.arm(&self.shared.table, flow.id(), now, &self.policy.snapshot.timeouts);
-        self.shared.loads.opened(flow.backend());
-        for counters in [self.counters().service(flow.service()), self.counters().backend(flow.backend())] {
-            counters.opened.add(1);
-        }
+        self.count_opened(flow);
+        self.note_opened(flow);
         count_traffic(flow, Direction::Original, packet.bytes().len(), self.counters());
         match rewrite(flow, Direction::Original, packet, now, trace) {
             Ok(()) => Verdict::Forward,
             Err(mtu) => self.too_big(packet, mtu, now),
+        }
+    }
+
+    pub(super) fn count_opened(&self, flow: &FlowRef) {
+        self.shared.loads.opened(flow.backend());
+        for counters in [self.counters().service(flow.service()), self.counters().backend(flow.backend())] {
+            counters.opened.add(1);
         }
     }
 

@@ -12,6 +12,7 @@ mod fragments;
 mod icmp;
 mod identity;
 mod mapping;
+mod pair;
 mod pings;
 mod refused;
 mod tcp;

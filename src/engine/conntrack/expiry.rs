@@ -18,12 +18,14 @@ pub struct Expiry {
     flows: u32,
     wheel: Wheel,
     queues: Queues,
+    /// Before this nobody said when a flow was used.
+    revived: Option<Instant>,
 }
 
 impl Expiry {
     /// No flows, starting now.
     pub fn new(now: Instant) -> Self {
-        Self { flows: 0, wheel: Wheel::new(now), queues: Queues::default() }
+        Self { flows: 0, wheel: Wheel::new(now), queues: Queues::default(), revived: None }
     }
 
     /// How many flows there are.
@@ -60,7 +62,9 @@ impl Expiry {
     ) -> bool {
         for _ in 0..BUDGET {
             let Some(id) = self.wheel.due(now) else { return false };
-            let deadline = table.flow(id).deadline(now, timeouts);
+            let flow = table.flow(id);
+            let since = self.revived.map(|revived| revived + flow.state().timeout(timeouts));
+            let deadline = since.into_iter().fold(flow.deadline(now, timeouts), Instant::max);
             if deadline <= now {
                 self.disarm(table, id);
                 expire(id);
@@ -69,6 +73,11 @@ impl Expiry {
             }
         }
         true
+    }
+
+    /// All flows count as used now: what came before was another gateway's.
+    pub(in crate::engine) fn revive(&mut self, now: Instant) {
+        self.revived = Some(now);
     }
 
     /// When `advance` has something to do next.

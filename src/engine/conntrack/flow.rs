@@ -9,6 +9,7 @@ use arc_swap::{ArcSwapOption, Guard};
 use super::key::{Direction, FlowKey};
 use super::list::{Link, Strand};
 use super::one_way;
+use super::record::{FlowRecord, Way};
 use super::state::State;
 use super::sync;
 use super::tcp::{Outcome, Tracker, TrackerCell};
@@ -67,6 +68,8 @@ type Wide = [[u64; 4]; 2];
 const LEASED: u8 = 1;
 const TUNNELLED: u8 = 2;
 const WIDE: u8 = 4;
+/// See [`Flow::is_coloured`].
+const COLOURED: u8 = 8;
 
 /// What the slow path plans for a new flow.
 #[derive(Clone, Debug)]
@@ -141,6 +144,42 @@ impl Flow {
         self.opened.store(other.opened.load(Relaxed), Relaxed);
         self.last_seen.store(other.last_seen(), Relaxed);
         self.tracker.store(&other.tracker.load());
+    }
+
+    /// What the other gateway of a pair is to know of it.
+    pub(in crate::engine) fn record(&self) -> FlowRecord {
+        let tracker = match self.protocol() {
+            Protocol::TCP if !self.is_tunnelled() => {
+                TrackerCell::of(&self.tracker.load().for_peer(self.state())).words()
+            }
+            _ => self.tracker.words(),
+        };
+        let answers = self.key(Direction::Reply);
+        let way = match &*self.path() {
+            Some(path) => Way::Tunnel { to: path.tunnel().destination },
+            None => Way::Nat { backend: answers.source, source: answers.destination },
+        };
+        FlowRecord { original: self.key(Direction::Original), way, state: self.state(), tracker }
+    }
+
+    /// Goes on as the other gateway knew it.
+    pub(in crate::engine) fn resume(&self, record: &FlowRecord, now: Instant) {
+        self.set_state(record.state);
+        self.tracker.set_words(&record.tracker);
+        if self.is_tunnelled() {
+            self.tracker.lose_reached();
+        }
+        self.touch(now);
+    }
+
+    /// Which of two colours it has: whoever compares two tables gives all that he has seen the same.
+    pub(in crate::engine) fn is_coloured(&self) -> bool {
+        self.has(COLOURED)
+    }
+
+    pub(in crate::engine) fn colour(&self, coloured: bool) {
+        let kind = self.kind.load(Relaxed);
+        self.kind.store(if coloured { kind | COLOURED } else { kind & !COLOURED }, Relaxed);
     }
 
     /// Lets go of what it has elsewhere: nobody holds it.
@@ -263,7 +302,10 @@ impl Flow {
         let reached = self.tracker.reached();
         let outcome = one_way::step(state, segment, reached);
         if matches!(outcome, Outcome::Accept(_)) {
-            self.tracker.set_reached(one_way::reach(segment, reached));
+            match one_way::reach(segment, reached) {
+                Some(there) => self.tracker.set_reached(there),
+                None => self.tracker.find_reached(segment.seq.wrapping_add(segment.seq_len())),
+            }
         }
         outcome
     }

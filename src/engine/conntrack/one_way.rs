@@ -58,12 +58,19 @@ pub(super) fn step(state: State, segment: &TcpSegment<'_>, reached: u32) -> Outc
     })
 }
 
-/// What the client has reached with a segment that was accepted.
+/// What the client has reached with a segment that was accepted; `None` if that lies out of nowhere.
 #[inline]
-pub(super) fn reach(segment: &TcpSegment<'_>, reached: u32) -> u32 {
+pub(super) fn reach(segment: &TcpSegment<'_>, reached: u32) -> Option<u32> {
     let end = segment.seq.wrapping_add(segment.seq_len());
     let anew = segment.flags.has(TcpFlags::SYN);
-    if anew || end.wrapping_sub(reached) <= NEAR { end } else { reached }
+    let ahead = end.wrapping_sub(reached);
+    if anew || ahead <= NEAR {
+        Some(end)
+    } else if ahead.wrapping_neg() <= NEAR {
+        Some(reached) // sent again
+    } else {
+        None
+    }
 }
 
 #[cfg(test)]
@@ -138,11 +145,11 @@ mod tests {
     #[test]
     fn a_client_reaches_what_it_sends_and_no_forger_moves_it_far() {
         let data = |seq, payload_len| TcpSegment { payload_len, ..segment(ACK, seq) };
-        assert_eq!(reach(&segment(SYN, 1 << 30), 7), (1 << 30) + 1, "a SYN begins anew");
-        assert_eq!(reach(&data(7, 1460), 7), 1467);
-        assert_eq!(reach(&data(7, 10), 1467), 1467, "sent again");
-        assert_eq!(reach(&data(u32::MAX, 2), u32::MAX), 1);
-        assert_eq!(reach(&data(1 << 30, 1), 7), 7, "out of nowhere");
+        assert_eq!(reach(&segment(SYN, 1 << 30), 7), Some((1 << 30) + 1), "a SYN begins anew");
+        assert_eq!(reach(&data(7, 1460), 7), Some(1467));
+        assert_eq!(reach(&data(7, 10), 1467), Some(1467), "sent again");
+        assert_eq!(reach(&data(u32::MAX, 2), u32::MAX), Some(1));
+        assert_eq!(reach(&data(1 << 30, 1), 7), None, "out of nowhere");
     }
 
     #[test]

@@ -12,7 +12,9 @@
 //! - A SYN-ACK has to acknowledge the SYN (R43); there, one that acknowledges up to 66,000 bytes less will do.
 //! - A SYN that was let pass is remembered until it is answered, whatever comes in between.
 //! - A backend never opens a connection, not even on a tuple in TIME-WAIT.
+//! - A connection that was taken over from the other gateway of a pair is followed liberally: `adopted.rs`.
 
+mod adopted;
 mod cell;
 
 use super::key::Direction;
@@ -21,6 +23,7 @@ use super::window::{Fit, Offer, Side, before};
 use crate::wire::{TcpFlags, TcpSegment};
 
 pub(super) use cell::TrackerCell;
+pub(in crate::engine) use cell::WORDS;
 
 /// What a segment means for its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,6 +135,8 @@ pub struct Tracker {
     passed: Passed,
     /// Both ends have sent a SYN: their ACKs, not a SYN-ACK's, will open the connection.
     simultaneous: bool,
+    /// It was not followed from its beginning.
+    adopted: bool,
 }
 
 /// A segment that was let pass, because the end hosts may know more than we: the answer will tell.
@@ -222,8 +227,11 @@ impl Tracker {
                 return Outcome::Pass;
             }
             Fit::Inside => {}
+            Fit::Old | Fit::Outside if self.takes_up(direction, kind) => {
+                return self.take_up(from, to, direction, segment);
+            }
             Fit::Old => return Outcome::Pass,
-            Fit::Outside if from == State::Close => return Outcome::Pass, // R45: the ends will find out
+            Fit::Outside if from == State::Close || self.adopted => return Outcome::Pass, // R45: the ends will find out
             Fit::Outside => return Outcome::BadWindow,
         }
         self.sides = match direction {
@@ -296,11 +304,14 @@ impl Tracker {
             return Outcome::Pass; // the client clears the way for its SYN, which it will send again
         }
         let (sender, receiver) = (&self.sides[direction as usize], &self.sides[direction.other() as usize]);
+        if sender.is_unknown() && receiver.acked().is_none() {
+            return Outcome::Pass; // where it is, its receiver knows
+        }
         let expected = receiver.acked().unwrap_or(sender.end());
         let inside = !before(rst.seq, expected) && sender.may_send(rst.seq);
         if rst.seq == expected || rst.seq == sender.end() {
             Outcome::Accept(State::Close)
-        } else if inside || state != State::Established {
+        } else if inside || state != State::Established || self.adopted {
             Outcome::Pass
         } else {
             Outcome::BadWindow
@@ -326,7 +337,7 @@ impl Tracker {
     /// backend, and of a simultaneous open, are not asked.
     fn acknowledges_syn_ack(&self, direction: Direction, segment: &TcpSegment<'_>) -> bool {
         let backend = &self.sides[Direction::Reply as usize];
-        let asked = direction == Direction::Original && !self.simultaneous;
+        let asked = direction == Direction::Original && !self.simultaneous && !self.adopted;
         !asked || Offer::covers(self.isns[1], backend.end(), segment)
     }
 

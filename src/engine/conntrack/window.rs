@@ -77,6 +77,38 @@ impl Side {
         self.small & FINISHED != 0
     }
 
+    /// Whether nothing is known of it: it may be anywhere.
+    pub(super) const fn is_unknown(&self) -> bool {
+        self.max_window == 0
+    }
+
+    /// What is known of it wherever it has got to meanwhile.
+    pub(super) fn somewhere(&self) -> Self {
+        Self { small: self.small & !ACKED, ..Self::default() }
+    }
+
+    /// Goes on from a segment, where it does not fit what is known of its sender and receiver. How far the sender may go is
+    /// what its receiver can have offered at most.
+    pub(super) fn take_up(sender: &mut Self, receiver: &mut Self, segment: &TcpSegment<'_>) {
+        let end = segment.seq.wrapping_add(segment.seq_len());
+        let offered = u32::from(u16::MAX) << (receiver.small & SCALE);
+        let window = u32::from(segment.window) << (sender.small & SCALE);
+        sender.reach(end, end.wrapping_add(offered));
+        if segment.flags.has(TcpFlags::ACK) {
+            receiver.reach(segment.ack, segment.ack.wrapping_add(window));
+        }
+        sender.sent(segment, end, segment.ack, window.max(1));
+    }
+
+    /// It has got at least so far, and may go at least so far: if it is unknown, no further.
+    fn reach(&mut self, end: u32, max_end: u32) {
+        for (known, now) in [(&mut self.end, end), (&mut self.max_end, max_end)] {
+            if self.max_window == 0 || before(*known, now) {
+                *known = now;
+            }
+        }
+    }
+
     /// Condition I. Where its FIN or a super-segment has reached beyond the window, it goes on from there.
     #[inline]
     pub(super) const fn may_send(&self, seq: u32) -> bool {

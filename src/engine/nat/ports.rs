@@ -93,6 +93,16 @@ impl Ports {
         Err(Exhausted)
     }
 
+    /// Leases this very source for a flow that the other gateway of a pair has opened: false if it is taken, or never leased by
+    /// this worker.
+    pub fn claim(&mut self, source: Endpoint, backend: Endpoint, protocol: Protocol) -> bool {
+        let class = Class::of(source.port);
+        let indices = self.slice.indices(class);
+        let Some(index) = self.slice.index(source.port).filter(|index| indices.contains(index)) else { return false };
+        let pool = self.pools.entry(PoolKey { source: source.address, backend, protocol });
+        pool.or_insert_with(|| Pool::new(&self.slice)).claim(class, index)
+    }
+
     /// Gives a lease back: once, by the flow that held it.
     pub fn release(&mut self, source: Endpoint, backend: Endpoint, protocol: Protocol) {
         let Entry::Occupied(mut pool) = self.pools.entry(PoolKey { source: source.address, backend, protocol }) else {
@@ -218,6 +228,15 @@ impl Pool {
         self.free.remove(index);
         *self.left(class) -= 1;
         Some(index)
+    }
+
+    fn claim(&mut self, class: Class, index: u32) -> bool {
+        let is_free = self.free.contains(index);
+        if is_free {
+            self.free.remove(index);
+            *self.left(class) -= 1;
+        }
+        is_free
     }
 
     fn put(&mut self, class: Class, index: u32) {

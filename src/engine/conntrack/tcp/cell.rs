@@ -10,7 +10,10 @@ use crate::wire::{TcpFlags, TcpSegment};
 
 /// A [`Tracker`] that can be shared: two sides of four words, what was let pass, and all small things in one.
 #[derive(Debug, Default)]
-pub(in crate::engine::conntrack) struct TrackerCell([AtomicU32; 13]);
+pub(in crate::engine::conntrack) struct TrackerCell([AtomicU32; WORDS]);
+
+/// Words of a tracker.
+pub(in crate::engine) const WORDS: usize = 13;
 
 /// Words of a side, the client's first; the first of them is its end.
 const SIDE: usize = 4;
@@ -26,6 +29,7 @@ const SIMULTANEOUS: u32 = 1 << 16;
 const PASSED_SYN: u32 = 1 << 17;
 const PASSED_ACK: u32 = 1 << 18;
 const CHALLENGE: u32 = 1 << 19;
+const ADOPTED: u32 = 1 << 20;
 const OFFER_SHIFT: u32 = 24;
 
 impl TrackerCell {
@@ -63,9 +67,17 @@ impl TrackerCell {
                 self.set_side(direction.other(), &receiver);
                 Outcome::Accept(State::Established)
             }
-            Fit::Old => Outcome::Pass,
-            Fit::Outside => Outcome::BadWindow,
+            fit @ (Fit::Old | Fit::Outside) => self.miss(fit, direction, segment),
         }
+    }
+
+    /// A bare ACK that does not fit what is known.
+    #[cold]
+    fn miss(&self, fit: Fit, direction: Direction, segment: &TcpSegment<'_>) -> Outcome {
+        if self.get(SMALL) & ADOPTED != 0 {
+            return self.step_wholly(State::Established, direction, segment);
+        }
+        if fit == Fit::Old { Outcome::Pass } else { Outcome::BadWindow }
     }
 
     /// Whether a segment lies in the window, as one does that has moved it. A RST moves none.
@@ -101,6 +113,36 @@ impl TrackerCell {
         self.set(0, reached);
     }
 
+    /// The connection has gone on elsewhere: where the client has got to is not known.
+    pub(in crate::engine::conntrack) fn lose_reached(&self) {
+        self.set(SMALL, self.get(SMALL) | ADOPTED);
+    }
+
+    /// A segment has come from here, which is nowhere near: if that is not known, it is known now.
+    #[cold]
+    pub(in crate::engine::conntrack) fn find_reached(&self, here: u32) {
+        if self.get(SMALL) & ADOPTED != 0 {
+            self.set(SMALL, self.get(SMALL) & !ADOPTED);
+            self.set_reached(here);
+        }
+    }
+
+    /// A cell with this tracker.
+    pub(in crate::engine::conntrack) fn of(tracker: &Tracker) -> Self {
+        let cell = Self::default();
+        cell.store(tracker);
+        cell
+    }
+
+    /// All of it, for who cannot share it.
+    pub(in crate::engine::conntrack) fn words(&self) -> [u32; WORDS] {
+        std::array::from_fn(|at| self.get(at))
+    }
+
+    pub(in crate::engine::conntrack) fn set_words(&self, words: &[u32; WORDS]) {
+        words.iter().enumerate().for_each(|(at, word)| self.set(at, *word));
+    }
+
     #[inline]
     pub(in crate::engine::conntrack) fn load(&self) -> Tracker {
         let small = self.get(SMALL);
@@ -117,12 +159,14 @@ impl TrackerCell {
             isns: [self.get(FIRST_ISN), self.get(SECOND_ISN)],
             passed,
             simultaneous: small & SIMULTANEOUS != 0,
+            adopted: small & ADOPTED != 0,
         }
     }
 
     #[inline]
     pub(in crate::engine::conntrack) fn store(&self, tracker: &Tracker) {
         let simultaneous = if tracker.simultaneous { SIMULTANEOUS } else { 0 };
+        let adopted = if tracker.adopted { ADOPTED } else { 0 };
         let (memory, passed) = match tracker.passed {
             Passed::Nothing => ([0; 2], 0),
             Passed::Syn { offer, challenge } => {
@@ -131,7 +175,7 @@ impl TrackerCell {
             }
             Passed::Ack(ack) => ([ack, 0], PASSED_ACK),
         };
-        self.set(SMALL, simultaneous | passed);
+        self.set(SMALL, simultaneous | adopted | passed);
         for (at, word) in (MEMORY..).zip(memory) {
             self.set(at, word);
         }
