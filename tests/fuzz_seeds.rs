@@ -37,6 +37,11 @@ fn engine() {
 }
 
 #[test]
+fn ha() {
+    replay("ha", cases::ha::run);
+}
+
+#[test]
 fn parse() {
     replay("parse", cases::parse::run);
 }

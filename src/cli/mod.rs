@@ -8,6 +8,7 @@ mod doctor;
 mod exit;
 mod explain;
 mod generate;
+mod ha;
 mod manual;
 mod operate;
 mod output;
@@ -79,6 +80,8 @@ enum Verb {
     Disable(operate::Disable),
     Weight(operate::Weight),
     #[command(subcommand)]
+    Ha(ha::Ha),
+    #[command(subcommand)]
     Config(generate::Config),
     Completions(generate::Completions),
     Man(generate::Man),
@@ -122,6 +125,7 @@ fn run(cli: &Cli, out: &mut dyn Write) -> Result<Exit, Failure> {
         Verb::Enable(enable) => enable.run(out),
         Verb::Disable(disable) => disable.run(out),
         Verb::Weight(weight) => weight.run(out),
+        Verb::Ha(ha) => ha.run(out),
         Verb::Config(config) => config.run(out),
         Verb::Completions(completions) => completions.run(out),
         Verb::Man(man) => man.run(out),

@@ -8,6 +8,7 @@ pub mod daemon;
 pub mod decap;
 pub mod diagnosis;
 pub mod discovery;
+pub mod key_file;
 pub mod log;
 pub mod memory;
 pub mod namespace;

@@ -8,6 +8,7 @@ mod event;
 pub mod header;
 mod heartbeat;
 pub mod keys;
+pub mod message;
 pub mod seal;
 mod state;
 mod timers;

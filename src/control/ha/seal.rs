@@ -33,14 +33,13 @@ use hkdf::Hkdf;
 use sha2::Sha256;
 
 use self::window::Window;
+use super::MAX_PATHS;
 use super::header::{self, Header, Kind, NoHeader, REPLY_REQUESTED};
 use super::keys::{Key, KeyRing};
 use crate::engine::Instant;
 
 pub use reject::Reject;
 
-/// Most heartbeat paths of a pair.
-pub const MAX_PATHS: usize = 4;
 /// What sealing adds to a text: header, the receiver's boot id, tag.
 pub const OVERHEAD: usize = header::LEN + BOOT + TAG;
 

@@ -6,6 +6,7 @@
 
 #![allow(unsafe_code, reason = "system calls without a safe wrapper; each block says why it is sound")]
 
+mod process;
 mod socket;
 
 use std::fs::File;
@@ -18,6 +19,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::engine::Instant;
 
+pub use process::{become_real_time, fill_with_random, lock_memory};
 pub use socket::{
     Received, packet_socket, ping_socket, raw_socket, receive_all_multicast, receive_from, reset_on_close,
     tell_traffic_class, udp_socket,

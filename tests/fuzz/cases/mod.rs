@@ -10,6 +10,7 @@ pub(crate) mod config;
 pub(crate) mod engine;
 #[path = "../../wire/exercise.rs"]
 mod exercise;
+pub(crate) mod ha;
 #[path = "../../wire/oracle.rs"]
 mod oracle;
 pub(crate) mod parse;
