@@ -11,6 +11,7 @@ pub mod keys;
 pub mod message;
 pub mod seal;
 mod state;
+pub mod sync;
 mod timers;
 
 pub use self::epoch::{Epoch, NodeId};
