@@ -206,9 +206,9 @@ pub struct PlanRow {
     pub changes: Vec<ChangeRow>,
     /// Flows that go on as they do.
     pub flows_kept: u64,
-    /// Flows of what is removed: they go on, and no other takes their place.
+    /// Flows of what is removed, by this change or one before: they go on, and no other takes their place.
     pub flows_drained: u64,
-    /// Flows that are cut: none in this version.
+    /// Flows that are cut: 0, since no change cuts any. A change that would is one that needs a restart.
     pub flows_lost: u64,
     /// Whether something takes effect only at the next start.
     pub needs_restart: bool,

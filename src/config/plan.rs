@@ -5,16 +5,16 @@ use std::fmt;
 use std::time::Duration;
 
 use super::{
-    Affinity, Backend, BackendId, Discovery, Gateway, Mode, Rate, Service, ServiceId, Snapshot, Timeouts, Workers,
+    Affinity, Backend, BackendId, Gateway, Limits, Mode, Rate, Service, ServiceId, Snapshot, Timeouts, Workers,
 };
+
+mod health;
 
 /// All changes, in the order of the new file; what is removed last.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     /// One line each.
     pub changes: Vec<Change>,
-    /// Backends that the new configuration has not, those of removed services included.
-    pub removed: Vec<BackendId>,
 }
 
 /// One line of a plan.
@@ -86,7 +86,6 @@ pub fn plan(old: &Snapshot, new: &Snapshot) -> Plan {
     let kept: HashSet<ServiceId> = new.services.iter().map(|service| service.id).collect();
     for service in old.services.iter().filter(|service| !kept.contains(&service.id)) {
         plan.push(Effect::Drained, format!("service {}", service.name), String::new());
-        plan.removed.extend(&service.backends);
     }
     plan
 }
@@ -134,42 +133,54 @@ impl Plan {
         self.compare(&subject, &service(before), &service(after));
         let unmoved = Service { backends: before.backends.clone(), ..after.clone() };
         if unmoved != *before && self.changes.len() == said {
-            self.push(Effect::NewFlows, subject, "another order, or a key of which nothing more is said".to_owned());
+            // All else is among the fields.
+            self.push(Effect::InPlace, subject, "listen in another order".to_owned());
         }
+        let known: HashSet<BackendId> = before.backends.iter().copied().collect();
         for (id, backend) in new.backends_of(after.id) {
-            if !before.backends.contains(&id) {
+            if !known.contains(&id) {
                 self.add_backend(after, backend);
                 continue;
             }
             let subject = format!("backend {}/{}", after.name, backend.name);
             self.compare(&subject, &fields(old.backend(id)), &fields(backend));
         }
-        for (id, backend) in old.backends_of(before.id).filter(|(id, _)| !after.backends.contains(id)) {
+        let kept: HashSet<BackendId> = after.backends.iter().copied().collect();
+        for (_, backend) in old.backends_of(before.id).filter(|(id, _)| !kept.contains(id)) {
             self.push(Effect::Drained, format!("backend {}/{}", before.name, backend.name), backend.place());
-            self.removed.push(id);
         }
     }
 }
 
 fn service(service: &Service) -> Vec<Field> {
-    let limits = &service.limits;
-    vec![
-        ("mode", way(service.mode), Effect::NewFlows),
-        ("balance", service.balance.name().to_owned(), Effect::NewFlows),
-        ("affinity", affinity(service.affinity), Effect::NewFlows),
-        ("discovery", discovery(service.discovery.as_ref()), Effect::InPlace),
-        ("new-flows", rate(limits.new_flows), Effect::InPlace),
-        ("new-flows-per-client", rate(limits.new_flows_per_client), Effect::InPlace),
-        ("max-flows", number(limits.max_flows), Effect::InPlace),
-    ]
-}
-
-fn discovery(discovery: Option<&Discovery>) -> String {
-    let Some(Discovery { source, interval }) = discovery else { return "none".to_owned() };
-    match interval {
-        Some(interval) => format!("{source} every {} ms", interval.as_millis()),
-        None => source.to_string(),
-    }
+    // What is not here is the service's identity, or has lines of its own.
+    let Service {
+        id: _,
+        name: _,
+        listen: _,
+        protocol: _,
+        backends: _,
+        mode,
+        balance,
+        limits,
+        affinity: by,
+        discovery,
+        health,
+        passive,
+    } = service;
+    let Limits { new_flows, new_flows_per_client, max_flows } = limits;
+    let mut fields = vec![
+        ("mode", way(*mode), Effect::NewFlows),
+        ("balance", balance.name().to_owned(), Effect::NewFlows),
+        ("affinity", affinity(*by), Effect::NewFlows),
+        ("discovery", health::discovery(discovery.as_ref()), Effect::InPlace),
+        ("new-flows", rate(*new_flows), Effect::InPlace),
+        ("new-flows-per-client", rate(*new_flows_per_client), Effect::InPlace),
+        ("max-flows", number(*max_flows), Effect::InPlace),
+        ("passive", health::passive(*passive), Effect::InPlace),
+    ];
+    fields.extend(health::fields(health));
+    fields
 }
 
 fn fields(backend: &Backend) -> Vec<Field> {
@@ -322,9 +333,46 @@ mod tests {
     }
 
     #[test]
+    fn how_backends_are_found_and_asked_is_said_key_by_key() {
+        let new = OLD.replace(
+            "[service.limits]",
+            "[service.health]
+             check = 'http'
+             path = '/ok'
+             expect = 204
+             interval = '5s'
+             fall = 1
+             port = 81
+             on-down = 'reset'
+             slow-start = '30s'
+             panic-threshold = 40
+             [service.passive]
+             eject-for = '10s'
+             [service.discovery]
+             source = 'dns'
+             name = 'web.test'
+             port = 8080
+             resolver = '10.0.0.53'
+             [service.limits]",
+        );
+        let expected = [
+            "discovery none -> dns A web.test, port 8080, from 10.0.0.53:53",
+            "passive none -> after 5 failures for 10s, 50 % at most",
+            "health check tcp -> http /ok, status 204",
+            "health interval 2s -> 5s",
+            "health fall 3 -> 1",
+            "health port none -> 81",
+            "health on-down keep -> reset",
+            "health slow-start 0ns -> 30s",
+            "health panic-threshold 0 -> 40",
+        ];
+        assert_eq!(lines(&new), expected.map(|line| format!("~ service web: {line} (in-place)")));
+    }
+
+    #[test]
     fn no_difference_goes_unsaid() {
         let swapped = OLD.replace("['192.0.2.1:80', '192.0.2.2:80']", "['192.0.2.2:80', '192.0.2.1:80']");
-        assert_eq!(lines(&swapped).len(), 1);
+        assert_eq!(lines(&swapped), ["~ service web: listen in another order (in-place)"]);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use super::Controller;
 use crate::config::{self, Plan, Snapshot, plan};
 use crate::control::history::{Applied, Cause, Rejected, Source};
 use crate::engine::Instant;
+use crate::engine::conntrack::{Direction, Flow};
 
 /// A plan, and what it means for the flows there are.
 #[derive(Clone, Debug)]
@@ -14,7 +15,7 @@ pub struct Outlook {
     pub plan: Plan,
     /// Flows that go on as they do.
     pub kept: u64,
-    /// Flows of what is removed: they go on, and no other takes their place.
+    /// Flows of what is removed, by this change or one before: they go on, and no other takes their place.
     pub drained: u64,
     /// What is doubtful in the new configuration, as told to a person; may be empty.
     pub warnings: String,
@@ -116,11 +117,18 @@ impl Controller {
         let (new, _) = self.complete(new);
         admit(&new)?;
         let plan = plan(&old, &new);
-        let drained = plan.removed.iter().map(|id| u64::from(self.shared.loads.get(*id))).sum();
-        let kept = u64::from(self.shared.table.len()).saturating_sub(drained);
+        let (mut kept, mut drained) = (0, 0);
+        self.shared.table.for_each(|flow| *(if would_begin(&new, flow) { &mut kept } else { &mut drained }) += 1);
         let warnings = new.warnings.to_string();
         Ok((new.restrained_by(&old.gateway), Outlook { plan, kept, drained, warnings }))
     }
+}
+
+/// Whether there could be such a flow by this configuration: its backend is there, and its service listens where it came.
+fn would_begin(new: &Snapshot, flow: &Flow) -> bool {
+    let key = flow.key(Direction::Original);
+    let service = new.listeners.service(key.destination, flow.protocol());
+    new.has_backend(flow.backend()) && service == Some(flow.service())
 }
 
 /// Says why the machine cannot take a configuration, if it cannot.

@@ -5,6 +5,8 @@ use crate::engine::scheduler::Request;
 use crate::engine::{Engine, NoTrace, Verdict, WorkerId};
 use crate::wire::{Address, Endpoint, Family, Offload, Packet, Protocol, build};
 
+mod flows;
+
 const START: Instant = Instant::from_micros(1_000_000_000);
 const EPOCH: Duration = Duration::from_secs(1_800_000_000);
 

@@ -109,8 +109,9 @@ impl Observations {
     pub fn review(&mut self, failures: &Failures, snapshot: &Snapshot, now: Instant) -> (bool, Vec<Event>) {
         let mut events = Vec::new();
         for service in &snapshot.services {
-            if let Some(passive) = &service.passive {
-                self.review_service(service, *passive, failures, now, &mut events);
+            match &service.passive {
+                Some(passive) => self.review_service(service, *passive, failures, now, &mut events),
+                None => self.readmit_all(service, &mut events),
             }
         }
         let mut ramps = false;
@@ -193,6 +194,15 @@ impl Observations {
     /// How far a backend has climbed.
     fn step(&self, backend: BackendId) -> u32 {
         self.of.get(&backend).and_then(|one| one.ramp.as_ref()).map_or(STEPS, |ramp| ramp.step)
+    }
+
+    /// Nobody asks flows any more: what they told is void.
+    fn readmit_all(&mut self, service: &Service, events: &mut Vec<Event>) {
+        for &backend in &service.backends {
+            if self.of.get_mut(&backend).and_then(|one| one.ejected.take()).is_some() {
+                events.push(Event { backend, kind: EventKind::Readmitted });
+            }
+        }
     }
 
     fn review_service(

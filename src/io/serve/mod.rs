@@ -34,8 +34,8 @@ pub use client::{AskError, Client};
 
 /// Clients served at once.
 pub const MAX_CLIENTS: usize = 64;
-/// Longest question, bytes: an `explain` of the largest packet fits.
-pub const MAX_QUESTION: usize = 256 << 10;
+/// Longest question, bytes: the plan of a configuration of 16 MiB, the largest that is read, fits as JSON.
+pub const MAX_QUESTION: usize = 40 << 20;
 /// Bytes sent to one client before the others and the thread's other work have their turn.
 const TURN: usize = 256 << 10;
 /// How long the end waits for clients that are slow to take their answers.
@@ -206,6 +206,8 @@ struct Connection {
     phase: Phase,
     /// Read and not yet understood.
     input: Vec<u8>,
+    /// How many bytes of it have been searched for the end of a question.
+    searched: usize,
     /// To be sent, from `sent` on.
     output: Vec<u8>,
     sent: usize,
@@ -237,8 +239,8 @@ enum Heard {
     /// One, which is answered. To find an answer may take a look at every flow, so it costs the turn, however few bytes
     /// question and answer have.
     Question,
-    /// Bytes of one.
-    Part,
+    /// So many bytes of one.
+    Part(usize),
     /// Nothing yet.
     Nothing,
 }
@@ -251,7 +253,15 @@ impl std::fmt::Debug for Connection {
 
 impl Connection {
     fn new(stream: UnixStream, now: Instant) -> Self {
-        Self { stream, phase: Phase::Listening, input: Vec::new(), output: Vec::new(), sent: 0, moved: now }
+        Self {
+            stream,
+            phase: Phase::Listening,
+            input: Vec::new(),
+            searched: 0,
+            output: Vec::new(),
+            sent: 0,
+            moved: now,
+        }
     }
 
     fn register(&self, registry: &Registry, token: Token) -> io::Result<()> {
@@ -282,7 +292,7 @@ impl Connection {
                     None => self.phase = Phase::Listening,
                 },
                 Phase::Listening => match self.listen(now, answer) {
-                    Ok(Heard::Part) => {}
+                    Ok(Heard::Part(count)) => budget = budget.saturating_sub(count),
                     Ok(Heard::Question) => return Turn::GoesOn,
                     Ok(Heard::Nothing) => return Turn::Waits,
                     Err(_) => return Turn::Ends,
@@ -313,27 +323,30 @@ impl Connection {
 
     /// Takes the next question, or some bytes of it.
     fn listen(&mut self, now: Instant, answer: &mut dyn FnMut(Request) -> Responses) -> io::Result<Heard> {
-        if let Some(end) = self.input.iter().position(|byte| *byte == b'\n') {
+        let end = self.input[self.searched..].iter().position(|byte| *byte == b'\n');
+        if let Some(end) = end.map(|end| self.searched + end) {
             let line: Vec<u8> = self.input.drain(..=end).collect();
+            self.searched = 0;
             match Question::parse(&line) {
                 Ok(request) => self.phase = Phase::Answering(answer(request).peekable()),
                 Err(why) => self.refuse(why),
             }
             return Ok(Heard::Question);
         }
+        self.searched = self.input.len();
         if self.input.len() > MAX_QUESTION {
             self.refuse(format!("a question has at most {MAX_QUESTION} bytes"));
             return Ok(Heard::Question);
         }
-        let mut buffer = [0; 4096];
+        let mut buffer = [0; 16 << 10];
         match self.stream.read(&mut buffer) {
             Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(n) => {
                 self.input.extend(&buffer[..n]);
                 self.moved = now;
-                Ok(Heard::Part)
+                Ok(Heard::Part(n))
             }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(Heard::Part),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(Heard::Part(0)),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Heard::Nothing),
             Err(error) => Err(error),
         }

@@ -205,6 +205,29 @@ fn the_stillest_client_makes_room_for_a_new_one() {
     assert_eq!(arrived(&clients[0]), ONE, "the first is still served");
 }
 
+/// The plan of ten thousand backends: its text is a question of more than a megabyte.
+#[test]
+fn a_long_question_is_taken_piece_by_piece() {
+    let folder = Folder::new("long");
+    let mut daemon = Daemon::start(&folder.socket());
+    let text = "{ name = \"backend\", address = \"10.0.0.1:8080\" },\n".repeat(30_000);
+    let request = Request::Plan { source: Some(crate::control::history::Source { file: "new.toml".into(), text }) };
+    let line = Question::line(request.clone());
+    let client = connect(&folder.socket());
+    client.set_nonblocking(true).unwrap();
+    let (mut left, mut turns) = (&line[..], 0);
+    while !left.is_empty() {
+        match (&client).write(left) {
+            Ok(n) => left = &left[n..],
+            Err(_) => turns += u32::from(daemon.serve_a_round()),
+        }
+    }
+    daemon.serve();
+    assert_eq!(arrived(&client), ONE);
+    assert_eq!(*daemon.asked.borrow(), [request]);
+    assert!(turns > 1, "others have their turn between");
+}
+
 #[test]
 fn what_is_no_question_is_refused_and_the_client_sent_away() {
     let folder = Folder::new("refused");

@@ -154,3 +154,16 @@ fn not_all_are_ejected_whatever_their_flows_say() {
     assert_eq!(events.len(), 2);
     assert_eq!(shares(&observed, &snapshot), [0, 0, 1]);
 }
+
+#[test]
+fn who_was_ejected_comes_back_when_flows_are_asked_no_more() {
+    let asked = snapshot(THREE, "[service.passive]\nfailures = 1\n");
+    let failures = Failures::default();
+    failures.add(BackendId(0), Failure::NoAnswer);
+    let mut observed = Observations::default();
+    assert!(observed.review(&failures, &asked, at(0)).0);
+    assert_eq!(shares(&observed, &asked), [0, 1, 1]);
+    let (changed, events) = observed.review(&failures, &snapshot(THREE, ""), at(1));
+    assert_eq!((changed, events.len()), (true, 1));
+    assert_eq!(shares(&observed, &asked), [2, 1, 1]);
+}
