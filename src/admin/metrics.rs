@@ -1,5 +1,8 @@
 //! What Prometheus reads: one list of metrics, which makes them and their chapter of the manual.
 
+mod list;
+mod series;
+
 use std::fmt;
 
 use prometheus_client::collector::Collector;
@@ -9,9 +12,10 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
-use crate::control::{Controller, Health};
-use crate::engine::counters::{Counter, FlowCounters, Shortage, WorkerCounters};
-use crate::engine::{DropReason, Shared};
+use crate::control::Controller;
+use crate::engine::Instant;
+
+pub use list::METRICS;
 
 /// A value for each label, and the number.
 type Series = Vec<(Vec<String>, f64)>;
@@ -28,7 +32,7 @@ pub struct Metric {
     /// Names of its labels.
     pub labels: &'static [&'static str],
     /// Its series: a value for each label, and the number.
-    series: fn(&Controller) -> Series,
+    series: fn(&Controller, Instant) -> Series,
 }
 
 impl Metric {
@@ -48,7 +52,7 @@ const fn counter(
     name: &'static str,
     labels: &'static [&'static str],
     help: &'static str,
-    series: fn(&Controller) -> Series,
+    series: fn(&Controller, Instant) -> Series,
 ) -> Metric {
     Metric { name, help, is_counter: true, labels, series }
 }
@@ -57,94 +61,15 @@ const fn gauge(
     name: &'static str,
     labels: &'static [&'static str],
     help: &'static str,
-    series: fn(&Controller) -> Series,
+    series: fn(&Controller, Instant) -> Series,
 ) -> Metric {
     Metric { name, help, is_counter: false, labels, series }
 }
 
-/// All metrics.
-pub const METRICS: &[Metric] = &[
-    counter("packets", &["worker", "direction"], "Packets received (in) and sent (out)", |controller| {
-        workers(controller, |worker| [&worker.received.packets, &worker.sent.packets])
-    }),
-    counter("bytes", &["worker", "direction"], "Bytes of these packets", |controller| {
-        workers(controller, |worker| [&worker.received.bytes, &worker.sent.bytes])
-    }),
-    counter("packets_dropped", &["reason"], "Packets that did not leave, each under one reason", |controller| {
-        let of = |reason: &DropReason| sum(controller.shared(), |worker| worker.drops(*reason));
-        DropReason::ALL.iter().map(|reason| (vec![reason.name().to_owned()], of(reason))).collect()
-    }),
-    counter(
-        "service_packets",
-        &["service", "direction"],
-        "Packets from clients (in) and to them (out)",
-        |controller| services(controller, |flows| [&flows.inbound.packets, &flows.outbound.packets]),
-    ),
-    counter("service_bytes", &["service", "direction"], "Bytes of these packets", |controller| {
-        services(controller, |flows| [&flows.inbound.bytes, &flows.outbound.bytes])
-    }),
-    counter("service_flows_opened", &["service"], "Flows opened", |controller| {
-        of_services(controller, |flows| &flows.opened)
-    }),
-    counter(
-        "service_flows_refused",
-        &["service"],
-        "Flows refused: limits, no backend, no port, no room",
-        |controller| of_services(controller, |flows| &flows.refused),
-    ),
-    gauge("service_flows", &["service"], "Flows now, those of removed backends included", |controller| {
-        let snapshot = controller.snapshot();
-        let flows = |id| {
-            let backends = snapshot.all_backends().filter(|backend| backend.service == id);
-            backends.map(|backend| f64::from(controller.shared().loads.get(backend.id))).sum()
-        };
-        snapshot.services.iter().map(|service| (vec![service.name.clone()], flows(service.id))).collect()
-    }),
-    gauge("backend_flows", &["service", "backend"], "Flows now", |controller| {
-        let snapshot = controller.snapshot();
-        let of = |backend: &crate::config::Backend| {
-            let labels = vec![snapshot.service(backend.service).name.clone(), backend.name.clone()];
-            (labels, f64::from(controller.shared().loads.get(backend.id)))
-        };
-        snapshot.backends.iter().map(of).collect()
-    }),
-    gauge("backend_up", &["service", "backend"], "1, or 0 if health checks say that it is down", |controller| {
-        let snapshot = controller.snapshot();
-        let of = |backend: &crate::config::Backend| {
-            let labels = vec![snapshot.service(backend.service).name.clone(), backend.name.clone()];
-            let is_down = controller.standing(&snapshot, backend).health() == Health::Down;
-            (labels, if is_down { 0.0 } else { 1.0 })
-        };
-        snapshot.backends.iter().map(of).collect()
-    }),
-    gauge("flow_table_entries", &[], "Flows in the table", |controller| {
-        vec![(vec![], f64::from(controller.shared().table.len()))]
-    }),
-    gauge("flow_table_capacity", &[], "Flows that the table has room for: max-flows", |controller| {
-        vec![(vec![], f64::from(controller.shared().table.capacity()))]
-    }),
-    counter("flow_evictions", &["reason"], "Half-open and ended flows that made way for new ones", |controller| {
-        let of = |shortage| sum(controller.shared(), |worker| worker.evicted(shortage));
-        Shortage::ALL.map(|shortage| (vec![shortage.reason().name().to_owned()], of(shortage))).into()
-    }),
-    counter("worker_busy_seconds", &["worker"], "Time that a worker did not spend waiting", |controller| {
-        let busy = |worker: &WorkerCounters| precise(worker.busy_micros.get()) / 1e6;
-        let all = controller.shared().counters.workers().enumerate();
-        all.map(|(id, worker)| (vec![id.to_string()], busy(worker))).collect()
-    }),
-    gauge("config_last_reload_successful", &[], "0 if the last configuration was refused", |controller| {
-        vec![(vec![], if controller.rejected().is_some() { 0.0 } else { 1.0 })]
-    }),
-    gauge("config_generation", &[], "Grows by one with every applied configuration", |controller| {
-        vec![(vec![], precise(controller.snapshot().generation))]
-    }),
-    gauge("build_info", &["version"], "1", |_| vec![(vec![env!("CARGO_PKG_VERSION").to_owned()], 1.0)]),
-];
-
 /// All metrics in the OpenMetrics text format.
-pub fn metrics(controller: &Controller) -> String {
+pub fn metrics(controller: &Controller, now: Instant) -> String {
     let mut registry = Registry::with_prefix("tungate");
-    registry.register_collector(Box::new(Reading(METRICS.iter().map(|m| (*m, (m.series)(controller))).collect())));
+    registry.register_collector(Box::new(Reading(METRICS.iter().map(|m| (*m, (m.series)(controller, now))).collect())));
     let mut text = String::new();
     text::encode(&mut text, &registry).expect("a string takes everything");
     text
@@ -192,55 +117,22 @@ impl Collector for Reading {
     }
 }
 
-fn workers(controller: &Controller, of: fn(&WorkerCounters) -> [&Counter; 2]) -> Series {
-    let both = |(id, worker): (usize, _)| {
-        let [inbound, outbound] = of(worker).map(|counter| precise(counter.get()));
-        [("in", inbound), ("out", outbound)].map(|(way, number)| (vec![id.to_string(), way.to_owned()], number))
-    };
-    controller.shared().counters.workers().enumerate().flat_map(both).collect()
-}
-
-fn services(controller: &Controller, of: fn(&FlowCounters) -> [&Counter; 2]) -> Series {
-    let snapshot = controller.snapshot();
-    let both = |service: &crate::config::Service| {
-        let number = |n: usize| sum(controller.shared(), |worker| of(worker.service(service.id))[n]);
-        [("in", 0), ("out", 1)].map(|(way, n)| (vec![service.name.clone(), way.to_owned()], number(n)))
-    };
-    snapshot.services.iter().flat_map(both).collect()
-}
-
-fn of_services(controller: &Controller, of: fn(&FlowCounters) -> &Counter) -> Series {
-    let snapshot = controller.snapshot();
-    let one = |service: &crate::config::Service| {
-        (vec![service.name.clone()], sum(controller.shared(), |worker| of(worker.service(service.id))))
-    };
-    snapshot.services.iter().map(one).collect()
-}
-
-fn sum(shared: &Shared, of: impl Fn(&WorkerCounters) -> &Counter) -> f64 {
-    precise(shared.counters.sum(of))
-}
-
-/// Prometheus has numbers of 53 bits: more than any counter reaches in a century.
-#[expect(clippy::cast_precision_loss, reason = "as said")]
-const fn precise(number: u64) -> f64 {
-    number as f64
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
     use super::*;
     use crate::config::load;
+    use crate::engine::Shared;
 
     #[test]
     fn all_series_are_there_from_the_start() {
         let text = "[[service]]\nname = 'web'\nlisten = '192.0.2.1:80'\nsource-nat = false\n\
-                    backends = [{ name = 'b1', address = '10.0.0.1' }]";
+                    backends = [{ name = 'b1', address = '10.0.0.1' }]\n\
+                    [service.discovery]\nsource = 'file'\npath = '/tmp/web.toml'\n";
         let shared = Shared::new(load(text, "test.toml", None, "gw").unwrap(), 2, 7);
         let mut controller = Controller::new(shared, Duration::ZERO);
-        let page = metrics(&controller);
+        let page = metrics(&controller, Instant::ZERO);
         let line = |wanted: &str| assert!(page.lines().any(|line| line == wanted), "{wanted}\n{page}");
         line("# TYPE tungate_packets counter");
         line("tungate_packets_total{worker=\"1\",direction=\"out\"} 0.0");
@@ -248,13 +140,22 @@ mod tests {
         line("tungate_service_bytes_total{service=\"web\",direction=\"in\"} 0.0");
         line("tungate_backend_up{service=\"web\",backend=\"b1\"} 1.0");
         line("tungate_flow_table_capacity 1000000.0");
+        line("tungate_backend_checks_total{result=\"bad\"} 0.0");
+        line("tungate_backend_check_duration_seconds{service=\"web\",backend=\"b1\"} 0.0");
+        line("tungate_backend_health{service=\"web\",backend=\"b1\",state=\"unknown\"} 1.0");
+        line("tungate_source_stale{service=\"web\",source=\"file /tmp/web.toml\"} 1.0");
+        line("tungate_source_last_success_timestamp_seconds{service=\"web\",source=\"file /tmp/web.toml\"} 0.0");
+        line("tungate_affinity_clients{service=\"web\"} 0.0");
+        line("tungate_nat_ports_in_use{service=\"web\",backend=\"b1\"} 0.0");
+        line("tungate_overrides{state=\"drain\"} 0.0");
+        line("tungate_config_rejected_total 0.0");
         line("# EOF");
         for metric in METRICS {
             assert!(page.contains(&metric.full_name()), "{}", metric.full_name());
         }
         assert!(healthy(&controller, "web").is_ok() && ready(&controller).is_ok());
         controller.close();
-        controller.handle_timeout(crate::engine::Instant::ZERO);
+        controller.handle_timeout(Instant::ZERO);
         assert!(healthy(&controller, "web").is_err() && ready(&controller).is_err());
     }
 }

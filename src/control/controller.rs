@@ -9,7 +9,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::discovery::Sources;
-use super::health::{Event, Observations};
+use super::health::{Event, Observations, Record};
 use super::history::{Applied, Cause, History, Rejected, Source};
 use super::overrides::{Operation, Override, Overrides, UnixTime};
 use super::standing::{Health, Presence, Standing};
@@ -39,9 +39,13 @@ pub struct Controller {
     history: History,
     /// The last configuration, if it was refused.
     rejected: Option<Rejected>,
+    /// How many were.
+    rejections: u64,
     unconfirmed: Option<Unconfirmed>,
     overrides: Overrides,
     sources: Sources,
+    /// What health checks have found.
+    checks: Arc<Record>,
     observed: Observations,
     /// When to look again at what flows tell.
     next_review: Option<Instant>,
@@ -83,9 +87,11 @@ impl Controller {
             host_name: String::new(),
             history: History::default(),
             rejected: None,
+            rejections: 0,
             unconfirmed: None,
             overrides: Overrides::default(),
             sources,
+            checks: Arc::default(),
             observed: Observations::default(),
             next_review: Some(Instant::ZERO),
             events: Vec::new(),
@@ -115,6 +121,16 @@ impl Controller {
     /// The last configuration, if it was refused.
     pub const fn rejected(&self) -> Option<&Rejected> {
         self.rejected.as_ref()
+    }
+
+    /// How many configurations were refused since the start.
+    pub const fn rejections(&self) -> u64 {
+        self.rejections
+    }
+
+    /// Where health checks leave what they find.
+    pub const fn checks(&self) -> &Arc<Record> {
+        &self.checks
     }
 
     /// What the workers share.
@@ -315,7 +331,8 @@ impl Controller {
         used
     }
 
-    fn time(&self, now: Instant) -> UnixTime {
+    /// The time of day, to the second.
+    pub const fn time(&self, now: Instant) -> UnixTime {
         self.epoch.as_secs() + Duration::from_micros(now.as_micros()).as_secs()
     }
 

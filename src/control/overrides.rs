@@ -119,6 +119,11 @@ impl Overrides {
         serde_json::to_string_pretty(&file).expect("our own types have string keys and no failing serializer") + "\n"
     }
 
+    /// What is said of each backend of which anything is, those included that the configuration has not.
+    pub fn all(&self) -> impl Iterator<Item = &Override> {
+        self.0.values()
+    }
+
     /// What was said of this backend, if anything.
     pub(super) fn of(&self, snapshot: &Snapshot, backend: &Backend) -> Option<&Override> {
         if self.0.is_empty() { None } else { self.0.get(&Key::of(snapshot, backend)) }

@@ -53,6 +53,9 @@ pub enum Health {
 }
 
 impl Health {
+    /// All of them, in order.
+    pub const ALL: [Self; 3] = [Self::Up, Self::Down, Self::Unknown];
+
     /// The name in listings and JSON.
     pub const fn name(self) -> &'static str {
         match self {

@@ -68,7 +68,7 @@ pub struct FlowCounters {
     pub opened: Counter,
     /// Flows ended, for whatever reason.
     pub closed: Counter,
-    /// Flows refused: no backend, no port, table full, limits.
+    /// Flows refused: no backend, no port, table full, limits. Of a backend: no port towards it.
     pub refused: Counter,
     /// ICMP errors that say that a packet in the tunnel to this backend did not reach it (R104).
     pub unreachable: Counter,

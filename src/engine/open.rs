@@ -178,7 +178,15 @@ impl Engine {
         };
         // R35: a backend that is its own client would not take a packet from itself, nor answer it through us.
         let source_nat = source_nat || target.address == key.source.address;
-        let source = if source_nat { self.lease(target, key, random, now)? } else { key.source };
+        let source = if source_nat {
+            self.lease(target, key, random, now).inspect_err(|reason| {
+                if *reason == DropReason::PortsExhausted {
+                    self.counters().backend(backend).refused.add(1);
+                }
+            })?
+        } else {
+            key.source
+        };
         let outgoing = FlowKey { source, destination: target, protocol: key.protocol };
         let plan = Plan {
             original: *key,

@@ -86,10 +86,12 @@ impl Daemon {
         let shared = Shared::new(snapshot, count, random_seed());
         let mailboxes: Result<Arc<[Mailbox]>, _> = (0..count).map(|_| Mailbox::new()).collect();
         let mailboxes = mailboxes.map_err(StartError::System)?;
-        let prober = Prober::start(Arc::clone(&shared), Arc::clone(&mailboxes)).map_err(StartError::System)?;
         let epoch = sys::wall_clock().saturating_sub(sys::now().since(Instant::ZERO));
+        let controller = Controller::new(Arc::clone(&shared), epoch);
+        let record = Arc::clone(controller.checks());
+        let prober = Prober::start(Arc::clone(&shared), Arc::clone(&mailboxes), record).map_err(StartError::System)?;
         let mut daemon = Self {
-            controller: Controller::new(Arc::clone(&shared), epoch),
+            controller,
             prober,
             mailboxes,
             workers: Vec::new(),
@@ -145,7 +147,7 @@ impl Daemon {
     /// Answers who asks for metrics.
     pub fn handle_http(&mut self, registry: &Registry, token: Token) {
         if let Some(http) = &mut self.http {
-            http.handle(registry, token, sys::now(), &mut |path| http::page(&self.controller, path));
+            http.handle(registry, token, sys::now(), &mut |path| http::page(&self.controller, path, sys::now()));
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tungate::config::BackendId;
 use tungate::engine::counters::Shortage;
 use tungate::engine::{DropReason, Verdict};
 use tungate::wire::Endpoint;
@@ -63,6 +64,7 @@ fn r31_exhaustion_by_established_flows_is_a_refusal_that_is_counted() {
         assert_eq!(world.syn(client(100_000 + n), WEB).unwrap_err(), refusal(n));
     }
     assert_eq!((world.drops(DropReason::PortsExhausted), world.refused("web")), (90, 100));
+    assert_eq!(world.shared.counters.sum(|worker| &worker.backend(BackendId(0)).refused), 100);
     assert_eq!((world.shared.table.len(), world.leases()), (64_512, 64_512));
     assert!(established.iter().all(|flow| world.ack(flow) == Verdict::Forward));
     world.close(&established[0]);

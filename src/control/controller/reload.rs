@@ -55,6 +55,7 @@ impl Controller {
             Ok(prepared) => prepared,
             Err(report) => {
                 log::error!(file = source.file; "the configuration is refused, and nothing is changed: {report}");
+                self.rejections += 1;
                 self.rejected = Some(Rejected { at, source, report: report.clone() });
                 return Err(report);
             }

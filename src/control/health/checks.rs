@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use foldhash::fast::{FixedState, RandomState};
 
-use super::{Answer, Change, Outcome, Query, Question, QuestionId, Reason, Verdict, Way};
+use super::{Answer, Change, Outcome, Query, Question, QuestionId, Reason, Record, Verdict, Way};
 use crate::config::{BackendId, Snapshot};
 use crate::engine::Instant;
 use crate::wire::Address;
@@ -32,18 +32,7 @@ pub struct Checks {
     /// Whom to ask when; an entry whose target's `due` is another is void.
     due: BinaryHeap<Reverse<(Instant, u32)>>,
     changes: VecDeque<Change>,
-    tally: Tally,
-}
-
-/// How many answers there have been of each kind.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// Good ones.
-    pub good: u64,
-    /// Bad ones.
-    pub bad: u64,
-    /// Questions that could not be asked.
-    pub not_asked: u64,
+    pub(super) record: Arc<Record>,
 }
 
 /// One question, asked again and again.
@@ -75,8 +64,8 @@ struct Watched {
 }
 
 impl Checks {
-    /// Nobody to ask. `seed` is for the jitter.
-    pub fn new(seed: u64) -> Self {
+    /// Nobody to ask. `seed` is for the jitter; what is found goes into the record, too.
+    pub fn new(seed: u64, record: Arc<Record>) -> Self {
         Self {
             seed,
             targets: Vec::new(),
@@ -86,7 +75,7 @@ impl Checks {
             backends: HashMap::default(),
             due: BinaryHeap::new(),
             changes: VecDeque::new(),
-            tally: Tally::default(),
+            record,
         }
     }
 
@@ -111,6 +100,9 @@ impl Checks {
             }
         }
         for (backend, before) in known {
+            if !self.backends.contains_key(&backend) {
+                self.record.forget(backend);
+            }
             let forgotten = before.verdict != Verdict::Unknown && self.verdict(backend) == Verdict::Unknown;
             if forgotten && snapshot.has_backend(backend) {
                 self.changes.push_back(Change { backend, up: None, reason: None });
@@ -158,12 +150,13 @@ impl Checks {
             Outcome::Good => None,
             Outcome::Bad(reason) => Some(reason),
             Outcome::NotAsked(_) => {
-                self.tally.not_asked += 1;
+                self.record.count_not_asked();
                 return;
             }
         };
-        *(if reason.is_some() { &mut self.tally.bad } else { &mut self.tally.good }) += 1;
+        self.record.count(reason.is_none());
         for backend in about {
+            self.record.note(backend, answer.took);
             self.judge(backend, reason);
         }
     }
@@ -176,11 +169,6 @@ impl Checks {
     /// What is known of a backend; `Unknown` also of one that is not asked.
     pub fn verdict(&self, backend: BackendId) -> Verdict {
         self.backends.get(&backend).map_or(Verdict::Unknown, |watched| watched.verdict)
-    }
-
-    /// How many answers there have been.
-    pub fn tally(&self) -> Tally {
-        self.tally
     }
 
     /// How many different questions there are.

@@ -11,15 +11,17 @@ mod checks;
 pub mod http;
 mod observations;
 mod reason;
+mod record;
 mod tunnel;
 mod verdict;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use checks::{Checks, Tally};
+pub use checks::Checks;
 pub use observations::{Event, EventKind, Observations};
 pub use reason::{Reason, TunnelFault};
+pub use record::{Record, Tally};
 pub use tunnel::Tunnels;
 pub use verdict::Verdict;
 

@@ -32,7 +32,7 @@ struct World {
 
 impl World {
     fn new(snapshot: &Snapshot) -> Self {
-        let mut checks = Checks::new(7);
+        let mut checks = Checks::new(7, Arc::default());
         checks.adopt(snapshot, at(0));
         Self { checks, asked: HashMap::new(), changes: Vec::new() }
     }
@@ -104,7 +104,7 @@ fn a_question_that_could_not_be_asked_says_nothing_of_the_backend() {
     world.live(0, 50, |_, _| Outcome::Good);
     world.live(50, 2_000, |_, _| Outcome::NotAsked("too many open files".into()));
     assert_eq!(world.checks.verdict(BackendId(0)), Verdict::Up { bad: 0 });
-    assert!(world.checks.tally().not_asked > 10);
+    assert!(world.checks.record.tally().not_asked > 10);
 }
 
 #[test]
@@ -173,7 +173,7 @@ fn what_is_known_outlives_a_reload_and_what_is_asked_anew_is_unknown() {
 
 #[test]
 fn an_answer_that_comes_after_a_reload_is_about_what_was_asked() {
-    let mut checks = Checks::new(7);
+    let mut checks = Checks::new(7, Arc::default());
     checks.adopt(&snapshot(&service("web", 80, 1, "")), at(0));
     let question = checks.poll(at(0)).unwrap();
     checks.adopt(&snapshot(&service("web", 80, 1, "check = 'icmp'")), at(1));
@@ -184,5 +184,5 @@ fn an_answer_that_comes_after_a_reload_is_about_what_was_asked() {
     assert_eq!(checks.verdict(BackendId(0)), Verdict::Unknown);
     checks.answered(other.id, &answer, at(2));
     checks.answered(other.id, &answer, at(2));
-    assert_eq!(checks.tally().bad, 1, "an answer counts once");
+    assert_eq!(checks.record.tally().bad, 1, "an answer counts once");
 }

@@ -11,8 +11,8 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ use self::session::{Session, outcome_of};
 use super::sys;
 use super::worker::Mailbox;
 use crate::config::Snapshot;
-use crate::control::health::{Answer, Change, Checks, Outcome, Question, QuestionId, Reason, Tally, Tunnels, Way};
+use crate::control::health::{Answer, Change, Checks, Outcome, Question, QuestionId, Reason, Record, Tunnels, Way};
 use crate::engine::{Instant, Shared};
 
 const WAKER: Token = Token(usize::MAX);
@@ -49,16 +49,15 @@ struct Desk {
     changes: SegQueue<Change>,
     /// Readable when there are changes.
     news: sys::Waker,
-    tally: Mutex<Tally>,
 }
 
 impl Prober {
     /// Begins to ask, in the network namespace of the calling thread. Packets leave by the workers whose mailboxes these
-    /// are.
+    /// are; what is found goes into the record, too.
     ///
     /// # Errors
     /// No descriptor or thread left.
-    pub fn start(shared: Arc<Shared>, mailboxes: Arc<[Mailbox]>) -> io::Result<Self> {
+    pub fn start(shared: Arc<Shared>, mailboxes: Arc<[Mailbox]>, record: Arc<Record>) -> io::Result<Self> {
         let poll = Poll::new()?;
         let waker = Arc::new(mio::Waker::new(poll.registry(), WAKER)?);
         for mailbox in mailboxes.iter() {
@@ -73,13 +72,12 @@ impl Prober {
             stop: AtomicBool::new(false),
             changes: SegQueue::new(),
             news: sys::Waker::new()?,
-            tally: Mutex::default(),
         });
         let asker = Asker {
             desk: Arc::clone(&desk),
             shared,
             mailboxes,
-            checks: Checks::new(seed),
+            checks: Checks::new(seed, record),
             tunnels,
             pending: Slab::new(),
             deadlines: BinaryHeap::new(),
@@ -100,11 +98,6 @@ impl Prober {
     pub fn changes(&self) -> Vec<Change> {
         self.desk.news.clear();
         std::iter::from_fn(|| self.desk.changes.pop()).collect()
-    }
-
-    /// How many answers there have been.
-    pub fn tally(&self) -> Tally {
-        *self.desk.tally.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn wake(&self) {
@@ -250,7 +243,6 @@ impl Asker {
 
     /// Tells what has changed.
     fn report(&mut self) {
-        *self.desk.tally.lock().unwrap_or_else(PoisonError::into_inner) = self.checks.tally();
         let mut any = false;
         for change in self.checks.changes() {
             self.desk.changes.push(change);

@@ -16,7 +16,7 @@ fn first_word(port: u16, protocol: &str, health: &str) -> (Option<bool>, Option<
     let mut snapshot = load(&text, "tungate.toml", None, "gw").unwrap_or_else(|report| panic!("{report}"));
     // No configuration may name the loopback; a test has nothing else.
     snapshot.backends[0].address = std::net::IpAddr::from([127, 0, 0, 1]).into();
-    let prober = Prober::start(Shared::new(snapshot, 1, 7), Arc::new([])).unwrap();
+    let prober = Prober::start(Shared::new(snapshot, 1, 7), Arc::new([]), Arc::default()).unwrap();
     assert!(sys::wait(&[prober.as_fd()], Some(Duration::from_secs(20))).unwrap().contains(0), "nothing is said");
     let change = prober.changes().remove(0);
     (change.up, change.reason.map(|reason| reason.to_string()))

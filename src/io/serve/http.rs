@@ -135,7 +135,7 @@ impl Client {
 }
 
 /// The page of a path.
-pub fn page(controller: &Controller, path: &str) -> Page {
+pub fn page(controller: &Controller, path: &str, now: Instant) -> Page {
     let (path, query) = path.split_once('?').unwrap_or((path, ""));
     let state = |state: Result<(), String>| {
         let (status, body) = state.map_or_else(|why| (503, format!("{why}\n")), |()| (200, "ok\n".to_owned()));
@@ -144,7 +144,7 @@ pub fn page(controller: &Controller, path: &str) -> Page {
     match path {
         "/metrics" => {
             let media = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-            Page { status: 200, media, body: metrics::metrics(controller) }
+            Page { status: 200, media, body: metrics::metrics(controller, now) }
         }
         "/livez" => state(Ok(())),
         "/readyz" => state(metrics::ready(controller)),
