@@ -175,7 +175,7 @@ pub enum Refusal {
     PeerIs(State),
     /// Its copy of the flows is not proved equal.
     PeerNotReady,
-    /// It lacks records.
+    /// It lacks records that it should have got before its last heartbeat.
     PeerBehind {
         /// How many.
         records: u64,
@@ -210,7 +210,7 @@ impl fmt::Display for Refusal {
             Self::PeerSilent => f.write_str("no heartbeat of the peer arrives"),
             Self::PeerIs(state) => write!(f, "the peer is {state}, not STANDBY"),
             Self::PeerNotReady => f.write_str("the peer is not ready: its copy of the flows is not proved equal"),
-            Self::PeerBehind { records } => write!(f, "the peer lacks {records} records of flows"),
+            Self::PeerBehind { records } => write!(f, "the peer lacks {records} records of flows that are not new"),
             Self::ConfigDiffers => f.write_str("the peer's configuration is another one"),
             Self::PeerLegDown => f.write_str("the peer has a link down, or no way upstream"),
             Self::PeerHeld => f.write_str("the peer changed its role too often: `ha resume` there ends that"),

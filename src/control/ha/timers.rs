@@ -44,6 +44,9 @@ impl Profile {
     }
 }
 
+/// A peer that asks for more is not right.
+const LONGEST: Duration = Duration::from_secs(10);
+
 /// The times of a pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timers {
@@ -76,6 +79,7 @@ impl Timers {
     /// What holds between two that may be set differently: the slower wins, as with VRRPv3's advertised interval.
     #[must_use]
     pub fn slower(self, heartbeat: Duration, dead: Duration) -> Self {
+        let (heartbeat, dead) = (heartbeat.min(LONGEST), dead.min(LONGEST));
         if heartbeat <= self.heartbeat && dead <= self.dead {
             return self;
         }

@@ -6,7 +6,6 @@ mod bench;
 mod bulk;
 mod discovery;
 mod dsr;
-mod failover;
 mod health;
 mod http;
 mod icmp;
@@ -33,7 +32,6 @@ pub(crate) fn all() -> Vec<Case> {
         discovery::cases(),
         dsr::cases(),
         health::cases(),
-        failover::cases(),
         scale::cases(),
         abuse::cases(),
         bulk::cases(),
