@@ -28,8 +28,8 @@
 //! # The life of a packet
 //!
 //! ```text
-//! established  port.receive -> Packet::parse -> guard -> table.find_own -> tracker.step -> nat::apply -> port.send
-//! first        ... miss -> listeners.service -> scheduler.pick -> ports.lease -> table.commit -> nat::apply
+//! established  port.receive -> Packet::parse -> guard -> table.find_own -> tracker.slide -> packet.translate -> port.send
+//! first        ... miss -> listeners.service -> scheduler.pick -> ports.lease -> table.commit -> packet.translate
 //! DSR          ... a flow with a path: one_way.step -> tunnel::enter -> tunnel::emit -> port.send_pieces
 //! ICMP error   ... icmp::quote -> table.find(quote inverted) -> outer packet and quote rewritten
 //! fragment     ... held until the first of its datagram has found its flow, then as that one

@@ -3,6 +3,7 @@
 //! A single writer needs no read-modify-write instruction: load, add, store, all relaxed. Each worker's set has its own
 //! cache lines.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use bytemuck::Zeroable;
@@ -216,13 +217,13 @@ impl WorkerCounters {
 /// The counters of all workers.
 #[derive(Debug)]
 pub struct Counters {
-    workers: Box<[CachePadded<WorkerCounters>]>,
+    workers: Box<[Arc<CachePadded<WorkerCounters>>]>,
 }
 
 impl Counters {
     /// All zero.
     pub fn new(workers: usize) -> Self {
-        Self { workers: (0..workers).map(|_| CachePadded::new(WorkerCounters::new())).collect() }
+        Self { workers: (0..workers).map(|_| Arc::new(CachePadded::new(WorkerCounters::new()))).collect() }
     }
 
     /// Begins again with a service: no flow is its, and no policy has it.
@@ -241,9 +242,14 @@ impl Counters {
         &self.workers[usize::from(id.0)]
     }
 
+    /// One worker's, to be kept by it.
+    pub(super) fn share(&self, id: super::WorkerId) -> Arc<CachePadded<WorkerCounters>> {
+        Arc::clone(&self.workers[usize::from(id.0)])
+    }
+
     /// All workers', in order.
     pub fn workers(&self) -> impl Iterator<Item = &WorkerCounters> {
-        self.workers.iter().map(|w| &**w)
+        self.workers.iter().map(|w| &***w)
     }
 
     /// The sum of one counter over all workers.

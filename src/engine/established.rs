@@ -1,9 +1,8 @@
 //! What happens to a packet of a flow that is known: the established path, without a lock, an allocation or a clock.
 
 use super::conntrack::tcp::Outcome;
-use super::conntrack::{Direction, Flow, State};
+use super::conntrack::{Direction, Fit, Flow, State};
 use super::counters::WorkerCounters;
-use super::nat::{self, Rewrite};
 use super::{DropReason, Instant, Route, TraceSink, Verdict, tunnel};
 use crate::wire::{Packet, TcpFlags};
 
@@ -23,8 +22,41 @@ pub(super) enum Step {
     Reopen,
 }
 
-/// The established path: no lock, no allocation, no clock.
+/// The usual packet, from the first look to the last: of a flow without a tunnel, whose state it does not change. `None`,
+/// and nothing is done, if it is another: [`pass`] is for all.
 #[inline(always)]
+pub(super) fn pass_usual<T: TraceSink>(
+    flow: &Flow,
+    direction: Direction,
+    packet: &mut Packet<'_>,
+    now: Instant,
+    counters: &WorkerCounters,
+    trace: &mut T,
+) -> Option<Verdict> {
+    if packet.ttl() <= 1 || flow.is_tunnelled() {
+        return None;
+    }
+    let fit = match packet.tcp() {
+        Some(segment) if segment.flags.is_plain_ack() && flow.is_in(State::Established) => {
+            flow.slide(direction, &segment)?
+        }
+        None if after_datagram(flow.state(), direction) == flow.state() => Fit::Inside,
+        Some(_) | None => return None,
+    };
+    describe_flow(flow, direction, trace);
+    if fit == Fit::Outside {
+        return Some(Verdict::Drop(DropReason::TcpWindow));
+    }
+    if fit == Fit::Inside {
+        flow.touch(now);
+    }
+    let len = packet.bytes().len();
+    translate(flow, direction, packet, trace);
+    count_traffic(flow, direction, len, counters);
+    Some(Verdict::Forward)
+}
+
+/// Any packet of a known flow: no lock, no allocation, no clock.
 pub(super) fn pass<T: TraceSink>(
     flow: &Flow,
     direction: Direction,
@@ -33,17 +65,17 @@ pub(super) fn pass<T: TraceSink>(
     counters: &WorkerCounters,
     trace: &mut T,
 ) -> Step {
-    trace.route(Route { service: Some(flow.service()), backend: Some(flow.backend()) });
-    trace.stage("conntrack", || format!("flow known, {direction:?}, {}", flow.state().name()));
+    describe_flow(flow, direction, trace);
     if packet.ttl() <= 1 {
         return Step::HopsExhausted;
     }
-    if direction == Direction::Reply && flow.is_tunnelled() {
+    let tunnelled = flow.is_tunnelled();
+    if direction == Direction::Reply && tunnelled {
         // The backend answers past us, and nobody else may use a VIP as his own address (R16).
         return Step::Done(Verdict::Drop(DropReason::SpoofedSource));
     }
     let before = flow.state();
-    let (after, refreshes, repeated) = match track(flow, before, direction, packet) {
+    let (after, refreshes, repeated) = match track(flow, before, direction, tunnelled, packet) {
         Track::Refresh(state) => (state, true, false),
         Track::Repeat => (before, true, true),
         Track::Keep => (before, false, false),
@@ -70,7 +102,6 @@ pub(super) fn pass<T: TraceSink>(
 ///
 /// # Errors
 /// It is too big for the flow's tunnel, and this is the MTU that its sender is to be told.
-#[inline(always)]
 pub(super) fn rewrite<T: TraceSink>(
     flow: &Flow,
     direction: Direction,
@@ -78,15 +109,23 @@ pub(super) fn rewrite<T: TraceSink>(
     now: Instant,
     trace: &mut T,
 ) -> Result<(), u16> {
-    match flow.rewrite(direction) {
-        Rewrite::Nat { address_delta, port_delta } => {
-            nat::apply(packet, flow.tuple(direction.other()).invert(), address_delta, port_delta);
-            trace.stage("rewrite", || describe(packet));
-            Ok(())
-        }
-        Rewrite::Encapsulate { .. } => tunnel::enter(flow, packet, now, trace),
-        Rewrite::None => unreachable!("what no packet of passes here is refused before"),
+    if flow.is_tunnelled() {
+        return tunnel::enter(flow, packet, now, trace);
     }
+    translate(flow, direction, packet, trace);
+    Ok(())
+}
+
+#[inline(always)]
+fn translate<T: TraceSink>(flow: &Flow, direction: Direction, packet: &mut Packet<'_>, trace: &mut T) {
+    packet.translate(&flow.translation(direction));
+    trace.stage("rewrite", || describe(packet));
+}
+
+#[inline(always)]
+fn describe_flow<T: TraceSink>(flow: &Flow, direction: Direction, trace: &mut T) {
+    trace.route(Route { service: Some(flow.service()), backend: Some(flow.backend()) });
+    trace.stage("conntrack", || format!("flow known, {direction:?}, {}", flow.state().name()));
 }
 
 #[inline(always)]
@@ -108,8 +147,7 @@ enum Track {
     Refuse(DropReason),
 }
 
-#[inline(always)]
-fn track(flow: &Flow, state: State, direction: Direction, packet: &Packet<'_>) -> Track {
+fn track(flow: &Flow, state: State, direction: Direction, tunnelled: bool, packet: &Packet<'_>) -> Track {
     let Some(segment) = packet.tcp() else {
         return Track::Refresh(after_datagram(state, direction));
     };
@@ -117,8 +155,7 @@ fn track(flow: &Flow, state: State, direction: Direction, packet: &Packet<'_>) -
     if control && !packet.transport_checksum_ok() {
         return Track::Refuse(DropReason::BadTransportChecksum);
     }
-    let outcome =
-        if flow.is_tunnelled() { flow.step_one_way(state, &segment) } else { flow.step(state, direction, &segment) };
+    let outcome = if tunnelled { flow.step_one_way(state, &segment) } else { flow.step(state, direction, &segment) };
     match outcome {
         Outcome::Accept(after) if control && after == state => {
             if segment.flags.has(TcpFlags::RST) {

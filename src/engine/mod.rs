@@ -4,8 +4,8 @@
 //! under the TUN, on a capture, in a bench, and in a simulated network. What all workers share is in [`Shared`].
 //!
 //! ```text
-//! established  guard::admit -> table.find_own -> established::pass: tcp.step -> rewrite: nat::apply
-//! first        ... miss -> listeners.service -> scheduler.pick -> ports.lease -> table.commit -> nat::apply
+//! established  guard::admit -> table.find_own -> established::pass_usual: tracker.slide -> packet.translate
+//! first        ... miss -> listeners.service -> scheduler.pick -> ports.lease -> table.commit -> packet.translate
 //! DSR          ... a flow with a path: one_way.step -> rewrite: tunnel::enter; what is too big is answered
 //! ICMP error   icmp::quote -> table.find(quote inverted) -> outer and quote rewritten
 //! ```
@@ -39,6 +39,8 @@ pub mod verdict;
 
 use std::sync::Arc;
 
+use crossbeam_utils::CachePadded;
+
 pub use affinity::Affinity;
 pub use heard::Heard;
 pub use import::{Imported, Refused};
@@ -52,7 +54,7 @@ pub use verdict::{DropReason, NoTrace, Route, TraceSink, Verdict};
 use crate::wire::{Address, Endpoint, Malformed, Packet, Protocol, Tuple};
 use conntrack::{Direction, Expiry, FlowKey, FlowRef};
 use counters::WorkerCounters;
-use established::{Step, pass};
+use established::{Step, pass, pass_usual};
 use fragment::Fragments;
 use guard::TokenBucket;
 use journal::Journal;
@@ -78,6 +80,7 @@ pub struct Engine {
     worker: WorkerId,
     shared: Arc<Shared>,
     policy: Arc<Policy>,
+    counters: Arc<CachePadded<WorkerCounters>>,
     expiry: Expiry,
     ports: Ports,
     icmp_errors: TokenBucket,
@@ -95,6 +98,7 @@ impl Engine {
         Self {
             worker,
             policy: shared.policy.load_full(),
+            counters: shared.counters.share(worker),
             expiry: Expiry::new(now),
             ports: Ports::new(worker, shared.workers),
             // R10: 10 a second, 10 at once, for both families together.
@@ -199,7 +203,7 @@ impl Engine {
     /// This worker's counters.
     #[inline]
     pub fn counters(&self) -> &WorkerCounters {
-        self.shared.counters.worker(self.worker)
+        &self.counters
     }
 
     /// Leased source ports towards each backend.
@@ -216,7 +220,8 @@ impl Engine {
             return self.fragment(packet, fragment, now, trace);
         }
         match packet.tuple() {
-            Some(tuple) => self.follow(&tuple, packet, now, trace),
+            Some(tuple @ Tuple::V4 { .. }) => self.follow(&tuple, packet, now, trace),
+            Some(tuple) => self.follow_wide(&tuple, packet, now, trace),
             None => self.portless(packet, now, trace),
         }
     }
@@ -224,7 +229,7 @@ impl Engine {
     /// A packet without ports: ICMP, or for a service that carries any protocol.
     fn portless<T: TraceSink>(&mut self, packet: &mut Packet<'_>, now: Instant, trace: &mut T) -> Verdict {
         match self.portless_key(packet) {
-            Some(key) => self.follow(&key.tuple(), packet, now, trace),
+            Some(key) => self.follow_wide(&key.tuple(), packet, now, trace),
             None => self.icmp(packet, now, trace),
         }
     }
@@ -252,6 +257,18 @@ impl Engine {
         !ours && self.policy.snapshot.listeners.service(Endpoint::new(vip, 0), protocol).is_some()
     }
 
+    /// As [`Self::follow`], for ends of IPv6: apart, since what the other family needs of registers is less.
+    #[inline(never)]
+    fn follow_wide<T: TraceSink>(
+        &mut self,
+        ends: &Tuple,
+        packet: &mut Packet<'_>,
+        now: Instant,
+        trace: &mut T,
+    ) -> Verdict {
+        self.follow(ends, packet, now, trace)
+    }
+
     /// A packet with these ends: of a flow of this worker, of another's, or of none yet.
     #[inline(always)]
     fn follow<T: TraceSink>(&mut self, ends: &Tuple, packet: &mut Packet<'_>, now: Instant, trace: &mut T) -> Verdict {
@@ -259,7 +276,24 @@ impl Engine {
         let Some((flow, id, direction)) = table.find_own(ends, packet.protocol(), self.worker) else {
             return self.miss(ends, packet, now, trace);
         };
-        let step = pass(flow, direction, packet, now, self.shared.counters.worker(self.worker), trace);
+        if let Some(verdict) = pass_usual(flow, direction, packet, now, &self.counters, trace) {
+            return verdict;
+        }
+        self.judge(id, direction, packet, now, trace)
+    }
+
+    /// A packet of this worker's flow with this number.
+    #[inline(never)]
+    fn judge<T: TraceSink>(
+        &mut self,
+        id: u32,
+        direction: Direction,
+        packet: &mut Packet<'_>,
+        now: Instant,
+        trace: &mut T,
+    ) -> Verdict {
+        let table = &self.shared.table;
+        let step = pass(table.flow(id), direction, packet, now, &self.counters, trace);
         if let Step::Done(verdict) = step {
             return verdict;
         }
@@ -324,8 +358,11 @@ impl Engine {
     fn count(&self, verdict: Verdict, len: usize) {
         let counters = self.counters();
         counters.received.count(len);
+        if verdict == Verdict::Forward {
+            return counters.forwarded.add(1);
+        }
         match verdict {
-            Verdict::Forward => counters.forwarded.add(1),
+            Verdict::Forward => {}
             Verdict::Reply => counters.replied.add(1),
             Verdict::Consume => counters.consumed.add(1),
             Verdict::Handoff(_) => counters.handed_over.add(1),

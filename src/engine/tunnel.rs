@@ -14,7 +14,7 @@ use crate::wire::{Address, Family, Packet};
 ///
 /// # Errors
 /// It is too big, and this is the MTU that its sender is to be told.
-#[inline]
+#[inline(never)]
 pub(super) fn enter<T: TraceSink>(
     flow: &Flow,
     packet: &mut Packet<'_>,

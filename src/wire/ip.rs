@@ -77,19 +77,40 @@ pub struct IpHeader {
 }
 
 const V4_MIN: usize = 20;
+/// IPv4 with a header of 20 bytes.
+const PLAIN_V4: u8 = 0x45;
+const DONT_FRAGMENT: u8 = 0x40;
 pub(super) const V6_LEN: usize = 40;
 /// RFC 8200 orders at most seven extension headers; one more for a second destination options header.
 pub(super) const MAX_EXTENSIONS: usize = 8;
 
 impl IpHeader {
     /// Reads the header of a packet that lies wholly in `bytes` (more bytes may follow it).
-    #[inline(always)]
     pub fn parse(bytes: &[u8]) -> Result<Self, Malformed> {
         match bytes.first().map(|b| b >> 4) {
             Some(4) => parse_v4(bytes, Whole::Yes),
             Some(6) => parse_v6(bytes, Whole::Yes),
             _ => Err(Malformed::IpHeader),
         }
+    }
+
+    /// Reads the header that most packets have: of IPv4, sound, without options, and of no fragment. `None` for any other.
+    #[inline(always)]
+    pub(super) fn parse_plain(bytes: &[u8]) -> Option<Self> {
+        let header = bytes.first_chunk::<V4_MIN>()?;
+        let total_len = u16::from_be_bytes([header[2], header[3]]);
+        let has_options_or_is_fragment = header[0] != PLAIN_V4 || header[6] & !DONT_FRAGMENT != 0 || header[7] != 0;
+        if has_options_or_is_fragment || usize::from(total_len) > bytes.len() || usize::from(total_len) < V4_MIN {
+            return None;
+        }
+        (checksum::sum_of_header(header) == 0xffff).then_some(Self {
+            family: Family::V4,
+            total_len: total_len.into(),
+            payload: 20,
+            protocol: Protocol(header[9]),
+            fragment: None,
+            source_routed: false,
+        })
     }
 
     /// Source and destination in the packet that this is the header of.
@@ -114,7 +135,6 @@ enum Whole {
     No,
 }
 
-#[inline(always)]
 fn parse_v4(bytes: &[u8], whole: Whole) -> Result<IpHeader, Malformed> {
     let Some(header) = bytes.first_chunk::<V4_MIN>() else { return Err(Malformed::Truncated) };
     let header_len = usize::from(header[0] & 0x0f) * 4;

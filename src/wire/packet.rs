@@ -27,7 +27,10 @@ impl<'a> Packet<'a> {
     /// [`Malformed`] for a packet that no router may forward, or an offload header that contradicts it.
     #[inline(always)]
     pub fn parse(bytes: &'a mut [u8], offload: Offload) -> Result<Self, Malformed> {
-        let header = IpHeader::parse(bytes)?;
+        let header = match IpHeader::parse_plain(bytes) {
+            Some(header) => header,
+            None => IpHeader::parse(bytes)?,
+        };
         let bytes = &mut bytes[..header.total_len as usize];
         let mut packet = Self { bytes, offload, header, tunnel: None };
         packet.check_checksum()?;
@@ -154,9 +157,10 @@ impl<'a> Packet<'a> {
     }
 
     /// The TCP segment, if it is one and no later fragment.
-    #[inline]
+    #[inline(always)]
     pub fn tcp(&self) -> Option<TcpSegment<'_>> {
-        (self.header.protocol == Protocol::TCP && self.has_transport()).then(|| TcpSegment::read(self.transport()))
+        let is_tcp = self.header.protocol == Protocol::TCP && self.has_transport();
+        if is_tcp { Some(TcpSegment::read(self.transport())) } else { None }
     }
 
     /// Whether the transport header is in this packet: always, but for later fragments.
@@ -279,8 +283,11 @@ impl<'a> Packet<'a> {
     /// A super-packet must be what its offload header says.
     #[inline(always)]
     fn check_super_packet(&self) -> Result<(), Malformed> {
+        if self.offload.gso == Gso::None {
+            return Ok(());
+        }
         let consistent = match self.offload.gso {
-            Gso::None => return Ok(()),
+            Gso::None => true,
             Gso::TcpV4 { .. } => self.header.protocol == Protocol::TCP && self.header.family == Family::V4,
             Gso::TcpV6 { .. } => self.header.protocol == Protocol::TCP && self.header.family == Family::V6,
             Gso::Udp => self.header.protocol == Protocol::UDP,

@@ -131,7 +131,7 @@ impl<'a> TcpSegment<'a> {
 }
 
 /// A TCP header of at least 20 bytes whose data offset lies within the segment (R55): that offset.
-#[inline]
+#[inline(always)]
 pub(super) fn check_tcp(segment: &[u8]) -> Result<u16, Malformed> {
     let offset = segment.get(12).map_or(0, |byte| u16::from(byte >> 4) * 4);
     if offset < 20 || usize::from(offset) > segment.len() { Err(Malformed::Transport) } else { Ok(offset) }
@@ -139,7 +139,7 @@ pub(super) fn check_tcp(segment: &[u8]) -> Result<u16, Malformed> {
 
 /// A UDP header whose length covers itself and lies within the payload (R37). `whole` is false for a first fragment, of
 /// which the length field describes the datagram to come.
-#[inline]
+#[inline(always)]
 pub(super) fn check_udp(datagram: &[u8], whole: bool) -> Result<(), Malformed> {
     let Some(header) = datagram.first_chunk::<8>() else { return Err(Malformed::Transport) };
     let len = usize::from(u16::from_be_bytes([header[4], header[5]]));

@@ -13,12 +13,13 @@ use super::record::{FlowRecord, Way};
 use super::state::State;
 use super::sync;
 use super::tcp::{Outcome, Tracker, TrackerCell};
+use super::window::Fit;
 use crate::config::{BackendId, ServiceId, Timeouts};
 use crate::engine::counters::Traffic;
 use crate::engine::nat::Rewrite;
 use crate::engine::path::Path;
 use crate::engine::{Instant, WorkerId};
-use crate::wire::{Protocol, TcpSegment, Tuple};
+use crate::wire::{Protocol, TcpSegment, Translation, Tuple};
 
 /// One flow, in three cache lines; a packet of an open connection needs the first two.
 ///
@@ -42,9 +43,8 @@ pub struct Flow {
     protocol: AtomicU8,
     state: AtomicU8,
     owner: AtomicU8,
-    kind: AtomicU8,
+    kind: sync::AtomicU8,
 
-    alive: sync::AtomicBool,
     class: AtomicU8,
     slot: AtomicU16,
     queued_at: AtomicU32,
@@ -64,12 +64,14 @@ pub(super) const HOT_LINES: usize = 2;
 /// Addresses of both keys.
 type Wide = [[u64; 4]; 2];
 
-/// Bits of `kind`: its source port is leased; it goes by a tunnel; its addresses are those of IPv6.
+/// Bits of `kind`: its source port is leased; it goes by a tunnel; its addresses are those of IPv6; it has not left the
+/// table.
 const LEASED: u8 = 1;
 const TUNNELLED: u8 = 2;
 const WIDE: u8 = 4;
 /// See [`Flow::is_coloured`].
 const COLOURED: u8 = 8;
+const ALIVE: u8 = 16;
 
 /// What the slow path plans for a new flow.
 #[derive(Clone, Debug)]
@@ -103,8 +105,6 @@ impl Flow {
             traffic.bytes.reset();
         }
         let is_wide = !plan.original.source.address.is_v4();
-        let kind = [(LEASED, plan.leased), (TUNNELLED, plan.path.is_some()), (WIDE, is_wide)];
-        self.kind.store(kind.into_iter().filter(|(_, is)| *is).map(|(bit, _)| bit).sum(), Relaxed);
         if is_wide {
             self.wide.store(Some(Arc::new(wide)));
         }
@@ -121,7 +121,9 @@ impl Flow {
         self.touch(now);
         self.class.store(0, Relaxed);
         self.slot.store(NO_SLOT, Relaxed);
-        self.alive.store(true, Relaxed);
+        let bit = |bit, is| if is { bit } else { 0 };
+        let kind = bit(LEASED, plan.leased) | bit(TUNNELLED, plan.path.is_some()) | bit(WIDE, is_wide);
+        self.kind.store(kind | ALIVE, Relaxed);
     }
 
     /// Makes it a copy of another as that is now, owned by the one worker of a rehearsal. It holds no lease: its port is
@@ -178,8 +180,11 @@ impl Flow {
     }
 
     pub(in crate::engine) fn colour(&self, coloured: bool) {
-        let kind = self.kind.load(Relaxed);
-        self.kind.store(if coloured { kind | COLOURED } else { kind & !COLOURED }, Relaxed);
+        if coloured {
+            self.kind.fetch_or(COLOURED, Relaxed);
+        } else {
+            self.kind.fetch_and(!COLOURED, Relaxed);
+        }
     }
 
     /// Lets go of what it has elsewhere: nobody holds it.
@@ -204,15 +209,27 @@ impl Flow {
         if !self.has(WIDE) {
             return Tuple::V4 { addresses: self.addresses[direction as usize].load(Relaxed), ports };
         }
+        Tuple::V6 { addresses: self.wide_addresses(direction), ports }
+    }
+
+    #[inline(never)]
+    fn wide_addresses(&self, direction: Direction) -> [u64; 4] {
         // Of a record that is being used again, whose addresses another thread is about to write, anything will do.
-        let addresses = self.wide.load().as_ref().map_or([0; 4], |wide| wide[direction as usize]);
-        Tuple::V6 { addresses, ports }
+        self.wide.load().as_ref().map_or([0; 4], |wide| wide[direction as usize])
     }
 
     /// Whether packets of this direction have this key.
     #[inline(always)]
     pub(super) fn has_key(&self, direction: Direction, tuple: &Tuple, protocol: Protocol) -> bool {
-        self.tuple(direction) == *tuple && self.protocol() == protocol
+        if self.ports[direction as usize].load(Relaxed) != tuple.ports() || self.protocol() != protocol {
+            return false;
+        }
+        match *tuple {
+            Tuple::V4 { addresses, .. } => {
+                self.addresses[direction as usize].load(Relaxed) == addresses && !self.has(WIDE)
+            }
+            Tuple::V6 { addresses, .. } => self.has(WIDE) && self.wide_addresses(direction) == addresses,
+        }
     }
 
     /// TCP or UDP, or another for a service that carries any.
@@ -226,6 +243,13 @@ impl Flow {
     pub fn rewrite(&self, direction: Direction) -> Rewrite {
         let changes = self.changes[direction as usize].load(Relaxed);
         if self.is_tunnelled() { Rewrite::unpack_tunnelled(direction, changes) } else { Rewrite::unpack_nat(changes) }
+    }
+
+    /// What translates the packets of one direction, if it goes by none.
+    #[inline(always)]
+    pub(in crate::engine) fn translation(&self, direction: Direction) -> Translation {
+        let (address_delta, port_delta) = Rewrite::deltas(self.changes[direction as usize].load(Relaxed));
+        Translation { to: self.tuple(direction.other()).invert(), address_delta, port_delta }
     }
 
     /// Whether it goes by a tunnel.
@@ -279,13 +303,24 @@ impl Flow {
         State::ALL[usize::from(self.state.load(Relaxed))]
     }
 
+    /// Whether that is its state.
+    #[inline(always)]
+    pub(in crate::engine) fn is_in(&self, state: State) -> bool {
+        self.state.load(Relaxed) == state as u8
+    }
+
     #[inline(always)]
     pub(in crate::engine) fn set_state(&self, state: State) {
         self.state.store(state as u8, Relaxed);
     }
 
-    /// Has the TCP tracker judge a segment, and learn from it.
+    /// Has the TCP tracker judge a bare ACK of an open connection, and learn from it.
     #[inline(always)]
+    pub(in crate::engine) fn slide(&self, direction: Direction, segment: &TcpSegment<'_>) -> Option<Fit> {
+        self.tracker.slide(direction, segment)
+    }
+
+    /// Has the TCP tracker judge a segment, and learn from it.
     pub(in crate::engine) fn step(&self, state: State, direction: Direction, segment: &TcpSegment<'_>) -> Outcome {
         self.tracker.step(state, direction, segment)
     }
@@ -334,12 +369,12 @@ impl Flow {
     /// False once it has left the table.
     #[inline(always)]
     pub fn is_alive(&self) -> bool {
-        self.alive.load(Relaxed)
+        self.has(ALIVE)
     }
 
     /// Marks it as gone; true for the one caller that did.
     pub(super) fn bury(&self) -> bool {
-        self.alive.swap(false, Relaxed)
+        self.kind.fetch_and(!ALIVE, Relaxed) & ALIVE != 0
     }
 
     /// A packet has refreshed it.

@@ -73,25 +73,10 @@ impl Index {
         Place { shard: shard as usize, bucket: hash as usize % BUCKETS, tag: (hash >> 8) & TAG | 1 }
     }
 
-    /// What the first entry at this place turns out to be, without the lock.
+    /// What may be the entry of a key that belongs here, without the lock.
     #[inline(always)]
-    pub(super) fn find<T>(&self, place: Place, what: impl Fn(Entry) -> Option<T>) -> Option<T> {
-        let buckets = self.shards[place.shard].buckets.get()?;
-        for n in 0..BUCKETS {
-            let bucket = &buckets[(place.bucket + n) % BUCKETS];
-            for slot in &bucket.slots {
-                let slot = slot.load(Acquire);
-                if slot >> TAG_SHIFT == place.tag
-                    && let Some(found) = what(entry(slot))
-                {
-                    return Some(found);
-                }
-            }
-            if bucket.passed.load(Relaxed) == 0 {
-                return None;
-            }
-        }
-        None
+    pub(super) fn candidates(&self, place: Place) -> Candidates<'_> {
+        Candidates { buckets: self.shards[place.shard].buckets.get().map(|buckets| &**buckets), place, n: 0, slot: 0 }
     }
 
     /// Where the entries of a place lie, to be fetched in time.
@@ -148,6 +133,39 @@ impl Index {
     pub(super) fn is_untouched(&self) -> bool {
         let buckets = self.shards.iter().filter_map(|shard| shard.buckets.get());
         buckets.flat_map(|buckets| buckets.iter()).all(|bucket| bucket.passed.load(Relaxed) == 0)
+    }
+}
+
+/// Entries with the tag of a place, from that on.
+pub(super) struct Candidates<'a> {
+    buckets: Option<&'a Buckets>,
+    place: Place,
+    /// How many buckets have been gone through, and how many slots of the next.
+    n: usize,
+    slot: usize,
+}
+
+impl Iterator for Candidates<'_> {
+    type Item = Entry;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<Entry> {
+        let buckets = self.buckets?;
+        while self.n < BUCKETS {
+            let bucket = &buckets[(self.place.bucket + self.n) % BUCKETS];
+            while let Some(slot) = bucket.slots.get(self.slot) {
+                self.slot += 1;
+                let slot = slot.load(Acquire);
+                if slot >> TAG_SHIFT == self.place.tag {
+                    return Some(entry(slot));
+                }
+            }
+            if bucket.passed.load(Relaxed) == 0 {
+                return None;
+            }
+            (self.n, self.slot) = (self.n + 1, 0);
+        }
+        None
     }
 }
 

@@ -26,3 +26,4 @@ pub use queues::Scope;
 pub use record::{FlowRecord, Way};
 pub use state::{Lifecycle, State};
 pub use table::{Listed, Refused, Table};
+pub(super) use window::Fit;

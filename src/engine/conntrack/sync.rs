@@ -4,10 +4,10 @@
 #[cfg(feature = "shuttle")]
 pub(super) use shuttle::sync::{
     Mutex,
-    atomic::{AtomicBool, AtomicU32, AtomicU64},
+    atomic::{AtomicU8, AtomicU32, AtomicU64},
 };
 #[cfg(not(feature = "shuttle"))]
 pub(super) use std::sync::{
     Mutex,
-    atomic::{AtomicBool, AtomicU32, AtomicU64},
+    atomic::{AtomicU8, AtomicU32, AtomicU64},
 };

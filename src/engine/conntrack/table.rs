@@ -97,11 +97,13 @@ impl Table {
         protocol: Protocol,
         worker: WorkerId,
     ) -> Option<(&Flow, u32, Direction)> {
-        self.index.find(self.place(tuple, protocol), |(id, direction)| {
+        for (id, direction) in self.index.candidates(self.place(tuple, protocol)) {
             let flow = self.memory.flow(id);
-            let is = flow.has_key(direction, tuple, protocol) && flow.owner() == worker && flow.is_alive();
-            is.then_some((flow, id, direction))
-        })
+            if flow.is_alive() && flow.owner() == worker && flow.has_key(direction, tuple, protocol) {
+                return Some((flow, id, direction));
+            }
+        }
+        None
     }
 
     /// The flow with this number, which the caller holds or owns.

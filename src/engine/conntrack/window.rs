@@ -9,6 +9,8 @@
 //! IV   sack       >= receiver.end - max(66000, sender.max_window) - 1
 //! ```
 
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering::Relaxed};
+
 use super::key::Direction;
 use super::state::State;
 use crate::wire::{TcpFlags, TcpSegment};
@@ -52,7 +54,7 @@ const MAX_SCALE: u8 = 14;
 
 /// Where a segment lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fit {
+pub(in crate::engine) enum Fit {
     /// In the window.
     Inside,
     /// Before it: a retransmission of what was acknowledged, or a delayed acknowledgment.
@@ -187,12 +189,12 @@ impl Side {
         // The usual case: no options, or NOP NOP timestamp.
         let plain =
             segment.options.is_empty() || segment.options.starts_with(&[1, 1, 8, 10]) && segment.options.len() == 12;
-        let sack = if plain || self.small & SACKS == 0 { segment.ack } else { Self::sacked(segment) };
+        let sack = if plain || self.small & SACKS == 0 { segment.ack } else { Self::sacked(*segment) };
         (segment.ack, sack)
     }
 
     #[cold]
-    fn sacked(segment: &TcpSegment<'_>) -> u32 {
+    fn sacked(segment: TcpSegment<'_>) -> u32 {
         let mut sack = segment.ack;
         for (_, blocks) in segment.options().filter(|(kind, _)| *kind == 5) {
             for block in blocks.as_chunks::<8>().0 {
@@ -229,17 +231,70 @@ impl Side {
             self.max_end = limit.wrapping_add(u32::from(window == 0));
         }
     }
+}
 
-    /// Four words, and a byte in the low bits of a fifth.
+/// A [`Side`] that can be shared, and written by one; its small things stand elsewhere, where there is room.
+#[derive(Debug, Default)]
+pub(super) struct SideCell {
+    end: AtomicU32,
+    max_end: AtomicU32,
+    max_window: AtomicU32,
+    max_ack: AtomicU32,
+}
+
+impl SideCell {
     #[inline(always)]
-    pub(super) const fn pack(&self) -> ([u32; 4], u32) {
-        ([self.end, self.max_end, self.max_window, self.max_ack], self.small as u32)
+    pub(super) fn load(&self, small: &AtomicU8) -> Side {
+        Side {
+            end: self.end.load(Relaxed),
+            max_end: self.max_end.load(Relaxed),
+            max_window: self.max_window.load(Relaxed),
+            max_ack: self.max_ack.load(Relaxed),
+            small: small.load(Relaxed),
+        }
     }
 
     #[inline(always)]
-    pub(super) const fn unpack([end, max_end, max_window, max_ack]: [u32; 4], small: u32) -> Self {
-        let [small, ..] = small.to_le_bytes();
-        Self { end, max_end, max_window, max_ack, small }
+    pub(super) fn store(&self, small: &AtomicU8, side: &Side) {
+        self.store_as_sender(small, side);
+        self.store_as_receiver(side);
+    }
+
+    /// What a segment may have changed of the side that has sent it, if it was no SYN.
+    #[inline(always)]
+    pub(super) fn store_as_sender(&self, small: &AtomicU8, side: &Side) {
+        self.end.store(side.end, Relaxed);
+        self.max_window.store(side.max_window, Relaxed);
+        self.max_ack.store(side.max_ack, Relaxed);
+        small.store(side.small, Relaxed);
+    }
+
+    /// And of the other side.
+    #[inline(always)]
+    pub(super) fn store_as_receiver(&self, side: &Side) {
+        self.max_end.store(side.max_end, Relaxed);
+        self.max_window.store(side.max_window, Relaxed);
+    }
+
+    pub(super) fn words(&self) -> [u32; 4] {
+        [&self.end, &self.max_end, &self.max_window, &self.max_ack].map(|word| word.load(Relaxed))
+    }
+
+    pub(super) fn set_words(&self, words: [u32; 4]) {
+        for (at, word) in [&self.end, &self.max_end, &self.max_window, &self.max_ack].into_iter().zip(words) {
+            at.store(word, Relaxed);
+        }
+    }
+
+    /// Behind the highest byte it has sent.
+    #[inline(always)]
+    pub(super) fn end(&self) -> u32 {
+        self.end.load(Relaxed)
+    }
+
+    #[inline(always)]
+    pub(super) fn set_end(&self, end: u32) {
+        self.end.store(end, Relaxed);
     }
 }
 
@@ -279,14 +334,14 @@ impl Offer {
         segment.flags.has(TcpFlags::ACK) && before(isn, segment.ack) && !before(end, segment.ack)
     }
 
-    /// Two words, and a byte in the low bits of a third: no SYN carries more than fits an IP packet.
-    pub(super) const fn pack(&self) -> ([u32; 2], u32) {
+    /// Two words and a byte: no SYN carries more than fits an IP packet.
+    pub(super) const fn pack(&self) -> ([u32; 2], u8) {
         let length = self.end.wrapping_sub(self.isn);
-        ([self.isn, length << 16 | self.window as u32], self.small as u32)
+        ([self.isn, length << 16 | self.window as u32], self.small)
     }
 
-    pub(super) const fn unpack([isn, rest]: [u32; 2], small: u32) -> Self {
-        let ([small, ..], [a, b, ..]) = (small.to_le_bytes(), rest.to_le_bytes());
+    pub(super) const fn unpack([isn, rest]: [u32; 2], small: u8) -> Self {
+        let [a, b, ..] = rest.to_le_bytes();
         Self { isn, end: isn.wrapping_add(rest >> 16), window: u16::from_le_bytes([a, b]), small }
     }
 }

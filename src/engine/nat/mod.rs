@@ -3,7 +3,7 @@
 pub mod ports;
 
 use super::conntrack::{Direction, FlowKey};
-use crate::wire::{Packet, Translation, Tuple};
+use crate::wire::Translation;
 
 /// What is done to the packets of one direction of a flow: plain data, planned on the slow path.
 ///
@@ -43,10 +43,16 @@ impl Rewrite {
     }
 
     /// That of a flow without a tunnel.
-    #[inline]
-    #[expect(clippy::cast_possible_truncation, reason = "the halves of a word")]
     pub(super) const fn unpack_nat(word: u32) -> Self {
-        Self::Nat { address_delta: (word >> 16) as u16, port_delta: word as u16 }
+        let (address_delta, port_delta) = Self::deltas(word);
+        Self::Nat { address_delta, port_delta }
+    }
+
+    /// Both deltas of such a one.
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "the halves of a word")]
+    pub(super) const fn deltas(word: u32) -> (u16, u16) {
+        ((word >> 16) as u16, word as u16)
     }
 
     /// That of a flow with a tunnel, by which no answers come.
@@ -58,10 +64,4 @@ impl Rewrite {
             Direction::Reply => Self::None,
         }
     }
-}
-
-/// Has a packet leave with these ends, in place.
-#[inline(always)]
-pub(super) fn apply(packet: &mut Packet<'_>, to: Tuple, address_delta: u16, port_delta: u16) {
-    packet.translate(&Translation { to, address_delta, port_delta });
 }

@@ -35,13 +35,21 @@ impl Packet<'_> {
     #[inline(always)]
     pub fn translate(&mut self, to: &Translation) {
         self.translate_header(to);
-        if self.has_ports() {
-            let at = usize::from(self.header.payload);
-            self.bytes[at..at + 4].copy_from_slice(&to.to.ports().to_ne_bytes());
-            self.adjust_transport_checksum(to.address_delta, to.port_delta);
-        } else {
-            self.adjust_transport_checksum(to.address_delta, checksum::NO_CHANGE);
+        if !self.has_ports() {
+            return self.adjust_transport_checksum(to.address_delta, checksum::NO_CHANGE);
         }
+        let transport = &mut self.bytes[usize::from(self.header.payload)..];
+        let field: &mut [u8; 2] = if self.header.protocol == Protocol::UDP {
+            let header: &mut [u8; 8] = transport.first_chunk_mut().expect("a UDP header was found whole at the door");
+            header[..4].copy_from_slice(&to.to.ports().to_ne_bytes());
+            (&mut header[6..]).try_into().expect("two bytes")
+        } else {
+            let header: &mut [u8; 20] = transport.first_chunk_mut().expect("a TCP header was found whole at the door");
+            header[..4].copy_from_slice(&to.to.ports().to_ne_bytes());
+            (&mut header[16..18]).try_into().expect("two bytes")
+        };
+        let is_udp = self.header.protocol == Protocol::UDP;
+        adjust(field, self.offload.checksum, is_udp, to.address_delta, to.port_delta);
     }
 
     #[inline(always)]
@@ -116,19 +124,26 @@ impl Packet<'_> {
         let Some(at) = self.checksum_at() else { return };
         let udp = self.header.protocol == Protocol::UDP;
         let address_delta = if self.header.protocol == Protocol::ICMP { checksum::NO_CHANGE } else { address_delta };
-        let old = u16::from_be_bytes([self.bytes[at], self.bytes[at + 1]]);
-        let new = match self.offload.checksum {
-            // The field holds the uncomplemented pseudo-header sum: only addresses are in it (datapath, "Checksums").
-            Checksum::Partial { .. } => checksum::add(old, address_delta),
-            // RFC 768: zero means "no checksum", and stays so (R21); over IPv6 it is not ours to repair (R22).
-            Checksum::Complete | Checksum::Verified if udp && old == 0 => return,
-            Checksum::Complete | Checksum::Verified => {
-                let sum = checksum::update(old, checksum::add(address_delta, payload_delta));
-                if udp && sum == 0 { 0xffff } else { sum }
-            }
-        };
-        self.bytes[at..at + 2].copy_from_slice(&new.to_be_bytes());
+        let field = self.bytes[at..].first_chunk_mut().expect("a transport header was found whole at the door");
+        adjust(field, self.offload.checksum, udp, address_delta, payload_delta);
     }
+}
+
+/// Applies deltas to a transport checksum in this state.
+#[inline(always)]
+fn adjust(field: &mut [u8; 2], state: Checksum, udp: bool, address_delta: u16, payload_delta: u16) {
+    let old = u16::from_be_bytes(*field);
+    let new = match state {
+        // The field holds the uncomplemented pseudo-header sum: only addresses are in it (datapath, "Checksums").
+        Checksum::Partial { .. } => checksum::add(old, address_delta),
+        // RFC 768: zero means "no checksum", and stays so (R21); over IPv6 it is not ours to repair (R22).
+        Checksum::Complete | Checksum::Verified if udp && old == 0 => return,
+        Checksum::Complete | Checksum::Verified => {
+            let sum = checksum::update(old, checksum::add(address_delta, payload_delta));
+            if udp && sum == 0 { 0xffff } else { sum }
+        }
+    };
+    *field = new.to_be_bytes();
 }
 
 #[cfg(test)]

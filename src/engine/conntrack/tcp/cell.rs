@@ -1,55 +1,43 @@
 //! The tracker in a flow: written by the flow's owner alone, so plain words without ordering are enough.
 
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering::Relaxed};
 
 use super::super::key::Direction;
 use super::super::state::State;
-use super::super::window::{Fit, Offer, Side, before};
+use super::super::window::{Fit, Offer, Side, SideCell, before};
 use super::{Outcome, Passed, Tracker};
 use crate::wire::{TcpFlags, TcpSegment};
 
-/// A [`Tracker`] that can be shared: two sides of four words, what was let pass, and all small things in one.
+/// A [`Tracker`] that can be shared.
 #[derive(Debug, Default)]
-pub(in crate::engine::conntrack) struct TrackerCell([AtomicU32; WORDS]);
+pub(in crate::engine::conntrack) struct TrackerCell {
+    sides: [SideCell; 2],
+    isns: [AtomicU32; 2],
+    /// The SYN or the ACK that was let pass, as `flags` says.
+    passed: [AtomicU32; 2],
+    passed_small: AtomicU8,
+    flags: AtomicU8,
+    /// What is small of the sides.
+    smalls: [AtomicU8; 2],
+}
+
+const SIMULTANEOUS: u8 = 1;
+const PASSED_SYN: u8 = 2;
+const PASSED_ACK: u8 = 4;
+const CHALLENGE: u8 = 8;
+const ADOPTED: u8 = 16;
 
 /// Words of a tracker.
 pub(in crate::engine) const WORDS: usize = 13;
 
-/// Words of a side, the client's first; the first of them is its end.
-const SIDE: usize = 4;
-/// Where the other words stand.
-const SMALL: usize = 8;
-const FIRST_ISN: usize = 9;
-const SECOND_ISN: usize = 10;
-const MEMORY: usize = 11;
-
-/// Bits of a side in the word of small things, the client's first.
-const SIDE_BITS: u32 = 8;
-const SIMULTANEOUS: u32 = 1 << 16;
-const PASSED_SYN: u32 = 1 << 17;
-const PASSED_ACK: u32 = 1 << 18;
-const CHALLENGE: u32 = 1 << 19;
-const ADOPTED: u32 = 1 << 20;
-const OFFER_SHIFT: u32 = 24;
-
 impl TrackerCell {
-    /// [`Tracker::step`] on what is in here. Most segments are bare ACKs, with or without data, of an open connection:
-    /// to these nothing but the windows matters, and nothing else is read or written.
-    #[inline(always)]
+    /// [`Tracker::step`] on what is in here.
     pub(in crate::engine::conntrack) fn step(
         &self,
         state: State,
         direction: Direction,
         segment: &TcpSegment<'_>,
     ) -> Outcome {
-        if state == State::Established && segment.flags.is_plain_ack() {
-            return self.slide(direction, segment);
-        }
-        self.step_wholly(state, direction, segment)
-    }
-
-    #[cold]
-    fn step_wholly(&self, state: State, direction: Direction, segment: &TcpSegment<'_>) -> Outcome {
         let mut tracker = self.load();
         let outcome = tracker.step(state, direction, segment);
         if matches!(outcome, Outcome::Accept(_) | Outcome::Pass) {
@@ -58,26 +46,20 @@ impl TrackerCell {
         outcome
     }
 
+    /// As [`Self::step`] for a bare ACK, with or without data, of an open connection, which most segments are: to these
+    /// nothing but the windows matters, and nothing else is read or written. `None`, and nothing has changed, if more has
+    /// to be known.
     #[inline(always)]
-    fn slide(&self, direction: Direction, segment: &TcpSegment<'_>) -> Outcome {
+    pub(in crate::engine::conntrack) fn slide(&self, direction: Direction, segment: &TcpSegment<'_>) -> Option<Fit> {
         let (mut sender, mut receiver) = (self.side(direction), self.side(direction.other()));
-        match Side::admit_plain(&mut sender, &mut receiver, segment) {
-            Fit::Inside => {
-                self.set_side(direction, &sender);
-                self.set_side(direction.other(), &receiver);
-                Outcome::Accept(State::Established)
-            }
-            fit @ (Fit::Old | Fit::Outside) => self.miss(fit, direction, segment),
+        let fit = Side::admit_plain(&mut sender, &mut receiver, segment);
+        if fit == Fit::Inside {
+            self.sides[direction as usize].store_as_sender(&self.smalls[direction as usize], &sender);
+            self.sides[direction.other() as usize].store_as_receiver(&receiver);
+        } else if self.is_adopted() {
+            return None;
         }
-    }
-
-    /// A bare ACK that does not fit what is known.
-    #[cold]
-    fn miss(&self, fit: Fit, direction: Direction, segment: &TcpSegment<'_>) -> Outcome {
-        if self.get(SMALL) & ADOPTED != 0 {
-            return self.step_wholly(State::Established, direction, segment);
-        }
-        if fit == Fit::Old { Outcome::Pass } else { Outcome::BadWindow }
+        Some(fit)
     }
 
     /// Whether a segment lies in the window, as one does that has moved it. A RST moves none.
@@ -96,35 +78,40 @@ impl TrackerCell {
 
     /// The sender has sent up to here, as turned out later. One word: whoever else writes here meanwhile loses nothing by it.
     pub(in crate::engine::conntrack) fn extend(&self, sender: Direction, end: u32) {
-        let at = sender as usize * SIDE;
-        if before(self.get(at), end) {
-            self.set(at, end);
+        let side = &self.sides[sender as usize];
+        if before(side.end(), end) {
+            side.set_end(end);
         }
     }
 
     /// Where the client has got to, if its connection is followed one way: nothing else is kept of one.
     #[inline]
     pub(in crate::engine::conntrack) fn reached(&self) -> u32 {
-        self.get(0)
+        self.sides[Direction::Original as usize].end()
     }
 
     #[inline]
     pub(in crate::engine::conntrack) fn set_reached(&self, reached: u32) {
-        self.set(0, reached);
+        self.sides[Direction::Original as usize].set_end(reached);
     }
 
     /// The connection has gone on elsewhere: where the client has got to is not known.
     pub(in crate::engine::conntrack) fn lose_reached(&self) {
-        self.set(SMALL, self.get(SMALL) | ADOPTED);
+        self.flags.store(self.flags.load(Relaxed) | ADOPTED, Relaxed);
     }
 
     /// A segment has come from here, which is nowhere near: if that is not known, it is known now.
     #[cold]
     pub(in crate::engine::conntrack) fn find_reached(&self, here: u32) {
-        if self.get(SMALL) & ADOPTED != 0 {
-            self.set(SMALL, self.get(SMALL) & !ADOPTED);
+        if self.is_adopted() {
+            self.flags.store(self.flags.load(Relaxed) & !ADOPTED, Relaxed);
             self.set_reached(here);
         }
+    }
+
+    #[inline(always)]
+    fn is_adopted(&self) -> bool {
+        self.flags.load(Relaxed) & ADOPTED != 0
     }
 
     /// A cell with this tracker.
@@ -136,90 +123,75 @@ impl TrackerCell {
 
     /// All of it, for who cannot share it.
     pub(in crate::engine::conntrack) fn words(&self) -> [u32; WORDS] {
-        std::array::from_fn(|at| self.get(at))
+        let [client, backend] = self.sides.each_ref().map(SideCell::words);
+        let [[a, b], [c, d]] = [&self.isns, &self.passed].map(|words| words.each_ref().map(|word| word.load(Relaxed)));
+        let [client_small, backend_small] = &self.smalls;
+        let small = [client_small, backend_small, &self.flags, &self.passed_small].map(|byte| byte.load(Relaxed));
+        let mut words = [0; WORDS];
+        words[..4].copy_from_slice(&client);
+        words[4..8].copy_from_slice(&backend);
+        words[8..].copy_from_slice(&[u32::from_le_bytes(small), a, b, c, d]);
+        words
     }
 
     pub(in crate::engine::conntrack) fn set_words(&self, words: &[u32; WORDS]) {
-        words.iter().enumerate().for_each(|(at, word)| self.set(at, *word));
+        let (sides, rest) = words.as_chunks::<4>();
+        for (side, words) in self.sides.iter().zip(sides) {
+            side.set_words(*words);
+        }
+        let [client, backend] = &self.smalls;
+        let small = sides[2][0].to_le_bytes();
+        for (byte, value) in [client, backend, &self.flags, &self.passed_small].into_iter().zip(small) {
+            byte.store(value, Relaxed);
+        }
+        let words = sides[2][1..].iter().chain(rest);
+        for (at, word) in self.isns.iter().chain(&self.passed).zip(words) {
+            at.store(*word, Relaxed);
+        }
     }
 
-    #[inline]
     pub(in crate::engine::conntrack) fn load(&self) -> Tracker {
-        let small = self.get(SMALL);
-        let passed = if small & PASSED_SYN != 0 {
-            let offer = Offer::unpack([self.get(MEMORY), self.get(MEMORY + 1)], small >> OFFER_SHIFT);
-            Passed::Syn { offer, challenge: small & CHALLENGE != 0 }
-        } else if small & PASSED_ACK != 0 {
-            Passed::Ack(self.get(MEMORY))
+        let (flags, words) = (self.flags.load(Relaxed), self.passed.each_ref().map(|word| word.load(Relaxed)));
+        let passed = if flags & PASSED_SYN != 0 {
+            let offer = Offer::unpack(words, self.passed_small.load(Relaxed));
+            Passed::Syn { offer, challenge: flags & CHALLENGE != 0 }
+        } else if flags & PASSED_ACK != 0 {
+            Passed::Ack(words[0])
         } else {
             Passed::Nothing
         };
         Tracker {
             sides: [self.side(Direction::Original), self.side(Direction::Reply)],
-            isns: [self.get(FIRST_ISN), self.get(SECOND_ISN)],
+            isns: self.isns.each_ref().map(|isn| isn.load(Relaxed)),
             passed,
-            simultaneous: small & SIMULTANEOUS != 0,
-            adopted: small & ADOPTED != 0,
+            simultaneous: flags & SIMULTANEOUS != 0,
+            adopted: flags & ADOPTED != 0,
         }
     }
 
-    #[inline]
     pub(in crate::engine::conntrack) fn store(&self, tracker: &Tracker) {
         let simultaneous = if tracker.simultaneous { SIMULTANEOUS } else { 0 };
         let adopted = if tracker.adopted { ADOPTED } else { 0 };
-        let (memory, passed) = match tracker.passed {
-            Passed::Nothing => ([0; 2], 0),
+        let (words, small, passed) = match tracker.passed {
+            Passed::Nothing => ([0; 2], 0, 0),
             Passed::Syn { offer, challenge } => {
                 let (words, small) = offer.pack();
-                (words, PASSED_SYN | if challenge { CHALLENGE } else { 0 } | small << OFFER_SHIFT)
+                (words, small, PASSED_SYN | if challenge { CHALLENGE } else { 0 })
             }
-            Passed::Ack(ack) => ([ack, 0], PASSED_ACK),
+            Passed::Ack(ack) => ([ack, 0], 0, PASSED_ACK),
         };
-        self.set(SMALL, simultaneous | adopted | passed);
-        for (at, word) in (MEMORY..).zip(memory) {
-            self.set(at, word);
+        self.flags.store(simultaneous | adopted | passed, Relaxed);
+        self.passed_small.store(small, Relaxed);
+        for (at, word) in self.passed.iter().zip(words).chain(self.isns.iter().zip(tracker.isns)) {
+            at.store(word, Relaxed);
         }
-        self.set(FIRST_ISN, tracker.isns[0]);
-        self.set(SECOND_ISN, tracker.isns[1]);
-        self.set_side(Direction::Original, &tracker.sides[0]);
-        self.set_side(Direction::Reply, &tracker.sides[1]);
+        for (n, side) in tracker.sides.iter().enumerate() {
+            self.sides[n].store(&self.smalls[n], side);
+        }
     }
 
-    #[inline]
+    #[inline(always)]
     fn side(&self, of: Direction) -> Side {
-        let at = of as usize * SIDE;
-        let words = [self.get(at), self.get(at + 1), self.get(at + 2), self.get(at + 3)];
-        Side::unpack(words, self.get(SMALL) >> small_shift(of))
-    }
-
-    #[inline]
-    fn set_side(&self, of: Direction, side: &Side) {
-        let (words, small) = side.pack();
-        for (at, word) in (of as usize * SIDE..).zip(words) {
-            self.set(at, word);
-        }
-        let before = self.get(SMALL);
-        let after = before & !(0xff << small_shift(of)) | small << small_shift(of);
-        if after != before {
-            self.set(SMALL, after);
-        }
-    }
-
-    #[inline]
-    fn get(&self, at: usize) -> u32 {
-        self.0[at].load(Relaxed)
-    }
-
-    #[inline]
-    fn set(&self, at: usize, word: u32) {
-        self.0[at].store(word, Relaxed);
-    }
-}
-
-/// Where the bits of a side stand in the word of small things.
-const fn small_shift(of: Direction) -> u32 {
-    match of {
-        Direction::Original => 0,
-        Direction::Reply => SIDE_BITS,
+        self.sides[of as usize].load(&self.smalls[of as usize])
     }
 }

@@ -33,6 +33,20 @@ fn step(tracker: &mut Tracker, state: State, side: Direction, segment: &TcpSegme
     let cell = TrackerCell::default();
     cell.store(tracker);
     let outcome = tracker.step(state, side, segment);
+    if state == State::Established && segment.flags.is_plain_ack() {
+        let shortcut = TrackerCell::default();
+        shortcut.store(&cell.load());
+        let expected = match outcome {
+            Outcome::Accept(State::Established) => Fit::Inside,
+            Outcome::Pass => Fit::Old,
+            Outcome::Accept(_) | Outcome::Reopen | Outcome::BadState | Outcome::BadWindow => Fit::Outside,
+        };
+        let fit = shortcut.slide(side, segment);
+        assert!(fit == Some(expected) || (fit.is_none() && tracker.adopted));
+        if fit.is_some() && expected == Fit::Inside {
+            assert_eq!(shortcut.load(), *tracker);
+        }
+    }
     assert_eq!(cell.step(state, side, segment), outcome);
     if matches!(outcome, Outcome::Accept(_) | Outcome::Pass) {
         assert_eq!(cell.load(), *tracker);
