@@ -1,7 +1,9 @@
 //! Traffic for `netns-scripts/bench.sh`: a packet generator, an echo server, and clients that check what comes back.
 //!
 //! ```text
-//! traffic flood INTERFACE MAC SOURCE DESTINATION FLOWS SECONDS   datagrams of 18 bytes, as many as go; MAC is the next hop's
+//! traffic flood INTERFACE MAC SOURCE DESTINATION FLOWS SECONDS BYTES
+//!                                                                datagrams of so many bytes, as many as go; MAC is the
+//!                                                                next hop's
 //! traffic echo PORT                                              sends back what it is sent, by TCP
 //! traffic latency DESTINATION SECONDS                            a request of 64 bytes each millisecond
 //! traffic intact DESTINATION MEGABYTES                           a stream there and back, every byte compared
@@ -20,14 +22,16 @@ use tungate::wire::{Endpoint, build};
 
 type Outcome = Result<(), Box<dyn Error>>;
 
-/// What the receiver looks for: a datagram with anything else in it has not arrived.
+/// What the receiver looks for, over and over: a datagram with anything else in it has not arrived.
 const PAYLOAD: &[u8; 18] = b"eighteen bytes now";
 
 fn main() -> Outcome {
     let words: Vec<String> = std::env::args().skip(1).collect();
     match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["flood", interface, mac, source, destination, flows, seconds] => {
-            let flows = Flows { source: endpoint(source)?, destination: endpoint(destination)?, count: flows.parse()? };
+        ["flood", interface, mac, source, destination, flows, seconds, bytes] => {
+            let (source, destination) = (endpoint(source)?, endpoint(destination)?);
+            let payload = PAYLOAD.iter().copied().cycle().take(bytes.parse()?).collect();
+            let flows = Flows { source, destination, count: flows.parse()?, payload };
             flood(interface, mac, &flows, seconds.parse().map(Duration::from_secs)?)
         }
         ["echo", port] => echo(port.parse()?),
@@ -42,6 +46,7 @@ struct Flows {
     source: Endpoint,
     destination: Endpoint,
     count: u16,
+    payload: Vec<u8>,
 }
 
 /// Sends a datagram of each flow in turn, past the sender's own IP stack; prints how many a second.
@@ -50,7 +55,7 @@ fn flood(interface: &str, mac: &str, flows: &Flows, time: Duration) -> Outcome {
     let link = [parse_mac(mac)?, parse_mac(attribute("address")?.trim())?].concat();
     let frame = |n: u16| {
         let source = Endpoint::new(flows.source.address, flows.source.port + n);
-        [&link[..], &[0x08, 0x00], &build::udp(source, flows.destination, PAYLOAD)].concat()
+        [&link[..], &[0x08, 0x00], &build::udp(source, flows.destination, &flows.payload)].concat()
     };
     let frames: Vec<Vec<u8>> = (0..flows.count).map(frame).collect();
     let hear_nothing = libc::sock_filter { code: 6, jt: 0, jf: 0, k: 0 };

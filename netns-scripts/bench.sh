@@ -249,7 +249,8 @@ measure_bulk() {
 measure_packets() {
     local mac host=b1
     mac=$(./lab.sh exec gw cat /sys/class/net/to-client/address)
-    ./lab.sh exec client "$traffic" flood eth0 "$mac" 198.51.100.2:20000 "$target:9" $flows "$seconds" >/dev/null
+    ./lab.sh exec client "$traffic" flood eth0 "$mac" 198.51.100.2:20000 "$target:9" $flows "$seconds" $payload \
+        >/dev/null
     sleep 0.2
     ! ./lab.sh exec gw nft list table netdev bench >/dev/null 2>&1 || host=gw
     ./lab.sh exec "$host" nft list table netdev bench |
