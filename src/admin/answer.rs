@@ -232,7 +232,7 @@ fn sources(state: &State<'_>, snapshot: &Snapshot) -> Vec<SourceRow> {
         name: source.config().source.to_string(),
         service: snapshot.service(service).name.clone(),
         state: source.state().name().to_owned(),
-        age_s: source.good_at().map(|at| state.now.since(at).as_secs()),
+        age_s: source.good_at().map(|at| state.controller.time(state.now).saturating_sub(at)),
         backends: source.backends() as u64,
         last_error: source.problem().map(str::to_owned),
     };

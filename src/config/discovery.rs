@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::identity::{Ids, Places, Retired};
 use super::{Backend, Service, ServiceId, Snapshot, addresses, text};
@@ -81,8 +81,9 @@ impl std::fmt::Display for Source {
     }
 }
 
-/// A backend that was found.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A backend that was found. It is read and written as an entry of `backends`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Entry", into = "Entry")]
 pub struct Found {
     /// Name: as the source has it, or else its address.
     pub name: String,
@@ -97,34 +98,55 @@ pub struct Found {
 }
 
 impl Found {
+    /// One of weight 1. A name that a backend cannot have, or none, is the address.
+    pub fn new(name: Option<String>, address: Address, port: Option<u16>) -> Self {
+        let name = name.filter(|name| text::bad_name(name).is_none()).unwrap_or_else(|| place(address, port));
+        Self { name, address, port, weight: 1, backup: false }
+    }
+
     /// The one that is the same if it is found again: a source may give it another name or weight meanwhile.
     pub const fn place(&self) -> (Address, Option<u16>) {
         (self.address, self.port)
     }
+}
 
-    fn read(entry: Entry) -> Result<Self, String> {
+impl TryFrom<Entry> for Found {
+    type Error = String;
+
+    fn try_from(entry: Entry) -> Result<Self, String> {
         let written = entry.address.escape_debug().to_string();
         let (address, port) =
             text::backend(&entry.address).map_err(|_| format!("`{written}` is no backend address"))?;
         if let Some(why) = entry.name.as_deref().and_then(text::bad_name) {
             return Err(format!("the backend at {written} cannot have its name: {why}"));
         }
-        let place = port.map_or_else(|| address.to_string(), |port| Endpoint::new(address, port).to_string());
-        let name = entry.name.unwrap_or(place);
-        Ok(Self { name, address, port, weight: entry.weight, backup: entry.backup })
+        Ok(Self { weight: entry.weight, backup: entry.backup, ..Self::new(entry.name, address, port) })
+    }
+}
+
+impl From<Found> for Entry {
+    fn from(Found { name, address, port, weight, backup }: Found) -> Self {
+        let place = place(address, port);
+        Self { name: Some(name).filter(|name| *name != place), address: place, weight, backup }
     }
 }
 
 /// As in `backends`.
-#[derive(Deserialize)]
+#[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Entry {
+    #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<String>,
     address: String,
     #[serde(default = "one")]
     weight: u16,
     #[serde(default)]
     backup: bool,
+}
+
+/// As it is listed.
+fn place(address: Address, port: Option<u16>) -> String {
+    port.map_or_else(|| address.to_string(), |port| Endpoint::new(address, port).to_string())
 }
 
 const fn one() -> u16 {
@@ -135,7 +157,7 @@ const fn one() -> u16 {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Entries {
-    backends: Vec<Entry>,
+    backends: Vec<Found>,
 }
 
 /// Reads a list of backends, `backends = [{ address = "10.0.0.1:8080" }]`, as TOML or JSON.
@@ -148,8 +170,7 @@ pub fn read_backends(text: &str, json: bool) -> Result<Vec<Found>, String> {
     } else {
         toml::from_str(text).map_err(|error| error.message().to_owned())
     };
-    let found: Result<Vec<_>, _> = entries?.backends.into_iter().map(Found::read).collect();
-    let found = found?;
+    let found = entries?.backends;
     let (mut places, mut names) = (HashSet::new(), HashSet::new());
     for backend in &found {
         if !places.insert(backend.place()) || !names.insert(backend.name.as_str()) {

@@ -149,7 +149,7 @@ pub(super) const GATEWAY: &[Key] = &[
         "state-dir",
         Text,
         Default("\"/var/lib/tungate\""),
-        "Where overrides and applied configurations are kept over a restart.",
+        "Where overrides, found backends and applied configurations are kept over a restart.",
     ),
     Key::new("max-flows", Integer(1, MOST_FLOWS), Default("1_000_000"), "Most flows held at once."),
     Key::new("metrics-listen", Text, Depends, "Address and port for metrics and probes over HTTP. Default: none."),

@@ -58,6 +58,8 @@ pub struct Controller {
     superseded: Vec<Weak<Policy>>,
     /// When to look whether what is retired still has flows.
     next_sweep: Option<Instant>,
+    /// When what was found is to be kept.
+    next_keeping: Option<Instant>,
     effects: Effects,
 }
 
@@ -74,6 +76,8 @@ pub struct Effects {
     pub history: bool,
     /// Other sources are to be asked for backends.
     pub sources: bool,
+    /// What they have said is to be kept over a restart.
+    pub found: bool,
 }
 
 impl Controller {
@@ -99,6 +103,7 @@ impl Controller {
             closed: false,
             superseded: Vec::new(),
             next_sweep: None,
+            next_keeping: None,
             effects: Effects { sources: sources_changed, ..Effects::default() },
         }
     }
@@ -228,7 +233,10 @@ impl Controller {
             return Some(Instant::ZERO);
         }
         let expiry = self.overrides.next_expiry().map(|time| self.instant(time));
-        [expiry, self.next_sweep, self.unconfirmed_until(), self.next_review].into_iter().flatten().min()
+        [expiry, self.next_sweep, self.next_keeping, self.unconfirmed_until(), self.next_review]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Does what is due: the policy after a change, the end of what was said for a time, the end of what is retired.
@@ -247,6 +255,7 @@ impl Controller {
         if self.next_sweep.is_some_and(|at| at <= now) {
             self.sweep(now);
         }
+        self.effects.found |= self.next_keeping.take_if(|at| *at <= now).is_some();
     }
 
     /// What is to be done since it was asked last.

@@ -6,12 +6,18 @@
 //!   (as Envoy's panic threshold has it).
 //! - An answer without more than half of the pool, an empty one above all, has to be repeated, [`CONFIRM_AFTER`] later or
 //!   more, and no other answer may come between: until then what is gone stays.
+//! - What was found last is [`Kept`] over a restart, and called stale until its source has answered.
+
+mod kept;
 
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
+use super::overrides::UnixTime;
 use crate::config::{Discovery, Found, ServiceId, Snapshot};
 use crate::engine::Instant;
+
+pub use kept::Kept;
 
 /// How long an unlikely answer has to last. HAProxy holds what DNS no longer says for 0 s by default, and its manual
 /// advises more; the shortest outages of resolvers and registries are restarts, of a few seconds.
@@ -30,8 +36,8 @@ pub struct Source {
     config: Discovery,
     /// The last good set, and what stays of the one before.
     found: Vec<Found>,
-    /// When the last good answer came.
-    good_at: Option<Instant>,
+    /// When the last good answer came, perhaps before a restart.
+    good_at: Option<UnixTime>,
     /// Why there was none since.
     error: Option<String>,
     /// Found, and cannot be backends.
@@ -110,10 +116,17 @@ impl Sources {
     }
 
     /// Takes an answer of what was asked; true if it changes the backends. One that comes late, from a source that is not
-    /// asked any more, is ignored.
-    pub fn hear(&mut self, service: ServiceId, asked: &Discovery, answer: Answer, now: Instant) -> bool {
+    /// asked any more, is ignored. `time` is the time of day.
+    pub fn hear(
+        &mut self,
+        service: ServiceId,
+        asked: &Discovery,
+        answer: Answer,
+        now: Instant,
+        time: UnixTime,
+    ) -> bool {
         let source = self.0.get_mut(&service).filter(|source| source.config == *asked);
-        source.is_some_and(|source| source.hear(answer, now))
+        source.is_some_and(|source| source.hear(answer, now, time))
     }
 
     /// Takes note of what was found and cannot be used, of each service.
@@ -150,7 +163,7 @@ impl Source {
     }
 
     /// When the last good answer came.
-    pub const fn good_at(&self) -> Option<Instant> {
+    pub const fn good_at(&self) -> Option<UnixTime> {
         self.good_at
     }
 
@@ -164,7 +177,7 @@ impl Source {
         self.error.as_deref().or(self.refused.as_deref())
     }
 
-    fn hear(&mut self, answer: Answer, now: Instant) -> bool {
+    fn hear(&mut self, answer: Answer, now: Instant, time: UnixTime) -> bool {
         let mut list = match answer {
             Ok(list) => list,
             Err(why) => {
@@ -179,7 +192,7 @@ impl Source {
         if self.error.take().is_some() {
             log::info!(source:% = self.config.source; "it answers again");
         }
-        self.good_at = Some(now);
+        self.good_at = Some(time);
         let listed: HashSet<_> = list.iter().map(Found::place).collect();
         let gone: Vec<_> = self.found.iter().filter(|one| !listed.contains(&one.place())).cloned().collect();
         if self.is_doubtful(&gone, now) {

@@ -27,6 +27,7 @@ use super::words::{in_words, with_remedy};
 use super::worker::{Mailbox, Worker};
 use crate::config::Snapshot;
 use crate::control::health::Change;
+use crate::control::discovery::Kept;
 use crate::control::history::{History, Source};
 use crate::control::overrides::Overrides;
 use crate::control::{Controller, Health};
@@ -40,6 +41,7 @@ pub use start::{StartError, refuse_kept};
 const OVERRIDES: &str = "overrides.json";
 const HISTORY: &str = "history.json";
 
+const FOUND: &str = "discovered.json";
 /// A running gateway. Dropping it stops the workers and removes the TUN, and with it the routes.
 #[derive(Debug)]
 pub struct Daemon {
@@ -158,6 +160,7 @@ impl Daemon {
         self.controller.begin(source, &sys::host_name(), history, now);
         self.controller.restore(read(&state, OVERRIDES, Overrides::from_text), now);
         self.state = state;
+        self.controller.restore_found(read(&state, FOUND, Kept::from_text), now);
         self.handle_timeout();
     }
 
@@ -192,6 +195,10 @@ impl Daemon {
             self.state.write(HISTORY, &self.controller.history().to_text());
         }
         if effects.sources {
+        if effects.found {
+            let kept = self.controller.sources().to_keep(&self.controller.snapshot());
+            self.state.write(FOUND, &kept.to_text());
+        }
             self.discoverer.follow(self.controller.sources().wanted());
         }
         for event in self.controller.events() {

@@ -113,9 +113,7 @@ pub const METRICS: &[Metric] = &[
         "source_last_success_timestamp_seconds",
         &["service", "source"],
         "When a source had a good answer last, in seconds since 1970; 0: never",
-        |controller, _| {
-            of_sources(controller, |source| source.good_at().map_or(0.0, |at| precise(controller.time(at))))
-        },
+        |controller, _| of_sources(controller, |source| source.good_at().map_or(0.0, precise)),
     ),
     gauge("source_backends", &["service", "source"], "Backends that a source has given", |controller, _| {
         of_sources(controller, |source| precise(source.backends() as u64))

@@ -1,9 +1,16 @@
 //! Backends that are found: on the same path as a reload.
 
 use super::Controller;
+use std::time::Duration;
+
 use crate::config::{Discovery, ServiceId, Snapshot};
-use crate::control::discovery::{Answer, Sources};
+use crate::control::discovery::{Answer, Kept, Sources};
 use crate::engine::Instant;
+
+/// What was found is kept so long after it has changed: many sources that change at once are written once.
+const KEEP_CHANGED: Duration = Duration::from_secs(2);
+/// And so long after it was confirmed, so that it does not seem older than it is.
+const KEEP_CONFIRMED: Duration = Duration::from_secs(3600);
 
 impl Controller {
     /// What sources have said.
@@ -14,8 +21,22 @@ impl Controller {
     /// Takes the answer of a service's source to what was asked; other backends come into force at once. Those that are
     /// gone are retired: their flows go on.
     pub fn hear(&mut self, service: ServiceId, asked: &Discovery, answer: Answer, now: Instant) {
-        if self.sources.hear(service, asked, answer, now) {
+        let (is_good, time) = (answer.is_ok(), self.time(now));
+        let is_new = self.sources.hear(service, asked, answer, now, time);
+        if is_new {
             let snapshot = self.snapshot();
+            self.apply((*snapshot).clone(), now);
+        }
+        if is_good {
+            let at = now + if is_new { KEEP_CHANGED } else { KEEP_CONFIRMED };
+            self.next_keeping = Some(self.next_keeping.map_or(at, |known| known.min(at)));
+        }
+    }
+
+    /// What was found before a restart, for the sources that have not answered yet.
+    pub fn restore_found(&mut self, kept: Kept, now: Instant) {
+        let snapshot = self.snapshot();
+        if self.sources.restore(kept, &snapshot, self.time(now)) {
             self.apply((*snapshot).clone(), now);
         }
     }

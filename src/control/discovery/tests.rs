@@ -21,11 +21,11 @@ impl World {
     fn says(&mut self, backends: &str) -> bool {
         let list: Vec<_> = backends.bytes().map(|n| format!("{{ address = '10.0.0.{n}:80' }}")).collect();
         let list = config::read_backends(&format!("backends = [{}]", list.join(", ")), false).unwrap();
-        self.source.hear(Ok(list), Instant::from_micros(self.now * 1_000_000))
+        self.source.hear(Ok(list), Instant::from_micros(self.now * 1_000_000), self.now)
     }
 
     fn fails(&mut self) -> bool {
-        self.source.hear(Err("connection refused".to_owned()), Instant::from_micros(self.now * 1_000_000))
+        self.source.hear(Err("connection refused".to_owned()), Instant::from_micros(self.now * 1_000_000), self.now)
     }
 
     fn after(&mut self, seconds: u64) -> &mut Self {
@@ -117,7 +117,7 @@ fn another_weight_or_name_is_no_other_backend() {
     let mut world = World::new("a");
     let list =
         config::read_backends("backends = [{ address = '10.0.0.97:80', name = 'x', weight = 7 }]", false).unwrap();
-    assert!(world.source.hear(Ok(list), Instant::from_micros(world.now * 1_000_000)));
+    assert!(world.source.hear(Ok(list), Instant::from_micros(world.now * 1_000_000), world.now));
     assert_eq!((world.pool().as_str(), world.source.found[0].weight), ("a", 7));
 }
 
@@ -134,10 +134,10 @@ fn another_source_begins_with_what_there_is() {
     assert!(sources.follow(&first) && !sources.follow(&first));
     let (now, found) = (Instant::from_micros(1), config::read_backends("backends = [{ address = '10.0.0.1' }]", false));
     let asked = |snapshot: &Snapshot| snapshot.services[0].discovery.clone().unwrap();
-    assert!(sources.hear(id, &asked(&first), found, now));
+    assert!(sources.hear(id, &asked(&first), found, now, 1));
     assert!(sources.follow(&second));
     assert_eq!((sources.found(id).len(), sources.0[&id].state()), (1, State::Stale));
-    assert!(!sources.hear(id, &asked(&first), Ok(Vec::new()), now), "a late answer");
+    assert!(!sources.hear(id, &asked(&first), Ok(Vec::new()), now, 1), "a late answer");
     assert!(sources.follow(&load("")));
     assert_eq!(sources.found(id).len(), 0);
 }

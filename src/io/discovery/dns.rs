@@ -14,7 +14,7 @@ use crate::config::{DnsName, Found, Records};
 use crate::control::discovery::{Answer, CONFIRM_AFTER};
 use crate::engine::Instant;
 use crate::io::sys;
-use crate::wire::{Address, Endpoint};
+use crate::wire::Address;
 use message::{Kind, Message, Record, Reply, is_same, question, read};
 
 /// How long a server has for an answer; it is asked twice, as UDP loses packets.
@@ -57,7 +57,7 @@ impl Dns {
         };
         let reply = resolver.ask(name, kind)?;
         let found = reply.answers.iter().filter_map(|record| match record {
-            Record::Address { address, .. } => Some(found(None, *address, self.name.port)),
+            Record::Address { address, .. } => Some(Found::new(None, *address, self.name.port)),
             Record::Server { .. } => None,
         });
         Ok((distinct(found.collect()), reply.ttl.unwrap_or(0)))
@@ -81,11 +81,6 @@ impl Inquiry for Dns {
     }
 }
 
-fn found(name: Option<String>, address: Address, port: Option<u16>) -> Found {
-    let place = port.map_or_else(|| address.to_string(), |port| Endpoint::new(address, port).to_string());
-    Found { name: name.unwrap_or(place), address, port, weight: 1, backup: false }
-}
-
 /// A server that is told twice is one; of a name that several have, each has its address.
 fn distinct(mut found: Vec<Found>) -> Vec<Found> {
     found.sort_by_key(Found::place);
@@ -93,7 +88,7 @@ fn distinct(mut found: Vec<Found>) -> Vec<Found> {
     let names: Vec<_> = found.iter().map(|one| one.name.clone()).collect();
     for one in &mut found {
         if names.iter().filter(|name| **name == one.name).count() > 1 {
-            one.name = self::found(None, one.address, one.port).name;
+            one.name = Found::new(None, one.address, one.port).name;
         }
     }
     found
@@ -157,7 +152,7 @@ impl Resolver {
                 // A weight of 0 is a small one (RFC 2782), not none.
                 weight: (*weight).max(1),
                 backup: Some(*priority) != first,
-                ..found(Some(name.clone()), address, Some(*port))
+                ..Found::new(Some(name.clone()), address, Some(*port))
             }));
         }
         Ok((distinct(all), ttl))

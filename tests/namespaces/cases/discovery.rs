@@ -16,6 +16,7 @@ pub(super) fn cases() -> Vec<Case> {
     let mut cases = in_setups("a_pool_follows_a_file_and_survives_its_loss", &["curl", "nginx"], one, file);
     cases.extend(in_setups("a_pool_follows_the_dns_and_survives_its_loss", &["curl", "dnsmasq", "nginx"], one, dns));
     cases.extend(in_setups("a_pool_follows_a_registry_and_survives_its_loss", &["curl", "nginx"], one, http));
+    cases.extend(in_setups("found_backends_outlive_a_restart_without_their_source", &["curl", "nginx"], one, restart));
     cases
 }
 
@@ -195,4 +196,26 @@ fn http(lab: &Lab, setup: &Setup) {
     second.signal("STOP");
     put_json(&path, setup, &["b1"]);
     assert_eq!(served_by(lab, setup), names(&["b2"]), "the server hangs");
+}
+
+fn restart(lab: &Lab, setup: &Setup) {
+    let _servers = servers::nginx(lab, setup);
+    let path = lab.folder().join("web.toml");
+    put(&path, setup, &["b1", "b2"]);
+    let discovery = format!("source = \"file\"\npath = \"{}\"", path.display());
+    let mut gateway = start(lab, setup, &discovery);
+    becomes(&gateway, "fresh", 2);
+    wait_for("it is kept", || lab.folder().join("discovered.json").exists().then_some(()));
+    gateway.signal("TERM");
+    gateway.ended().succeeded();
+    drop(gateway);
+    fs::remove_file(&path).expect("it is there");
+
+    let gateway = start(lab, setup, &discovery);
+    let source = becomes(&gateway, "stale", 2);
+    assert!(source["age_s"].as_u64().is_some_and(|age| age < 600), "{source}");
+    assert_eq!(served_by(lab, setup), names(&["b1", "b2"]), "nobody has answered since the start");
+    put(&path, setup, &["b2"]);
+    becomes(&gateway, "fresh", 1);
+    assert_eq!(served_by(lab, setup), names(&["b2"]));
 }

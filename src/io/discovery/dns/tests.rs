@@ -120,12 +120,14 @@ fn servers_have_the_weights_ports_and_ranks_of_their_records() {
                 srv("b2.test", 10, 60),
                 srv("b3.test", 20, 5),
                 srv("b3.test", 20, 5),
+                srv("_no_name_of_ours.test", 20, 5),
             ]);
             packet.additional_records.extend([
                 a("B1.test", 9, 1),
                 a("b2.test", 9, 2),
                 a("b2.test", 9, 4),
                 a("b3.test", 9, 3),
+                a("_no_name_of_ours.test", 9, 5),
             ]);
         })]
     });
@@ -139,6 +141,7 @@ fn servers_have_the_weights_ports_and_ranks_of_their_records() {
             ("10.0.0.2:8080", at, 60, false),
             ("b3.test", at, 5, true),
             ("10.0.0.4:8080", at, 60, false),
+            ("10.0.0.5:8080", at, 5, true),
         ]
     );
     thread.join().unwrap();
