@@ -17,7 +17,7 @@ use crate::config::Snapshot;
 use crate::control::history::Source;
 use crate::io::announce::AnnounceError;
 use crate::io::control::{self, Signals};
-use crate::io::daemon::{Daemon, StartError, refuse_kept};
+use crate::io::daemon::{Daemon, StartError, admit};
 use crate::io::log::{self, Format};
 use crate::io::serve::Server;
 use crate::io::state::StateDir;
@@ -101,12 +101,13 @@ impl Run {
             let text = fs::read_to_string(&self.config).map_err(|error| format!("{file}: {}", in_words(&error)))?;
             Ok(Source { file: file.clone(), text })
         };
-        let admit = |snapshot: &Snapshot| refuse_kept(snapshot).map_err(|error| error.to_string());
         let served = control::serve(daemon, server, signals, self.drain, &mut |daemon, request| {
             let (end_flow, now) = (daemon.flow_ender(), sys::now());
             let controller = daemon.controller();
-            let (read_file, admit) = (&read_file, &admit);
-            let mut state = State { controller, end_flow: &end_flow, started, now, read_file, admit };
+            let running = controller.snapshot();
+            let admit = |new: &Snapshot| admit(new, &running.gateway.announce_on).map_err(|error| error.to_string());
+            let mut state =
+                State { controller, end_flow: &end_flow, started, now, read_file: &read_file, admit: &admit };
             admin::answer(request, &mut state)
         });
         served.map_err(|error| Failure::no(error.to_string()))?;

@@ -203,7 +203,7 @@ fn gateway(gateway: &Gateway) -> Vec<Field> {
         ("interface", gateway.interface.clone(), Effect::Restart),
         ("mtu", gateway.mtu.to_string(), Effect::Restart),
         ("workers", workers, Effect::Restart),
-        ("announce-on", gateway.announce_on.join(", "), Effect::Restart),
+        ("announce-on", gateway.announce_on.join(", "), Effect::InPlace),
         ("routes", gateway.routes.to_string(), Effect::Restart),
         ("admin-socket", gateway.admin_socket.display().to_string(), Effect::Restart),
         ("state-dir", gateway.state_dir.display().to_string(), Effect::Restart),
@@ -254,8 +254,8 @@ impl Snapshot {
     /// Keeps what a running gateway cannot change: [`Effect::Restart`].
     #[must_use]
     pub fn restrained_by(mut self, running: &Gateway) -> Self {
-        let Gateway { name, source_addresses, .. } = self.gateway;
-        self.gateway = Gateway { name, source_addresses, ..running.clone() };
+        let Gateway { name, source_addresses, announce_on, .. } = self.gateway;
+        self.gateway = Gateway { name, source_addresses, announce_on, ..running.clone() };
         self
     }
 }
@@ -378,11 +378,12 @@ mod tests {
     #[test]
     fn what_needs_a_restart_waits_for_it() {
         let old = load(OLD, "old.toml", None, "gw").unwrap();
-        let text = OLD.replace("[gateway]", "[gateway]\nname = 'b'\nmtu = 1400");
+        let text = OLD.replace("[gateway]", "[gateway]\nname = 'b'\nmtu = 1400\nannounce-on = ['eth1']");
         let new = load(&text, "new.toml", Some(&old), "gw").unwrap();
         assert!(plan(&old, &new).needs_restart());
         let applied = new.restrained_by(&old.gateway);
         assert_eq!((applied.gateway.mtu, applied.gateway.name.as_str()), (1500, "b"));
+        assert_eq!(applied.gateway.announce_on, ["eth1"]);
         let again = load(&text, "new.toml", Some(&applied), "gw").unwrap();
         assert_eq!(plan(&applied, &again).changes.len(), 1, "the file still has another MTU");
     }

@@ -13,6 +13,7 @@ use mio::{Registry, Token};
 use super::addresses::{Watched, own_addresses};
 use super::announce::Announcer;
 use super::discovery::{Discoverer, Heard};
+use super::netlink::Prefix;
 use super::probe::Prober;
 use super::routes::Routes;
 use super::segmenting::Segmenting;
@@ -26,22 +27,22 @@ use super::unreachable::Unreachable;
 use super::words::{in_words, with_remedy};
 use super::worker::{Mailbox, Worker};
 use crate::config::Snapshot;
-use crate::control::health::Change;
 use crate::control::discovery::Kept;
+use crate::control::health::Change;
 use crate::control::history::{History, Source};
 use crate::control::overrides::Overrides;
 use crate::control::{Controller, Health};
 use crate::engine::conntrack::FlowRef;
 use crate::engine::{Engine, Instant, Shared, WorkerId};
-use start::{random_seed, warn_of_closed_doors, worker_count};
+use start::{random_seed, refuse_kept, warn_of_closed_doors, worker_count};
 
-pub use start::{StartError, refuse_kept};
+pub use start::{StartError, admit};
 
 /// Files of the state folder.
 const OVERRIDES: &str = "overrides.json";
 const HISTORY: &str = "history.json";
-
 const FOUND: &str = "discovered.json";
+
 /// A running gateway. Dropping it stops the workers and removes the TUN, and with it the routes.
 #[derive(Debug)]
 pub struct Daemon {
@@ -159,8 +160,8 @@ impl Daemon {
         let history = read(&state, HISTORY, History::from_text);
         self.controller.begin(source, &sys::host_name(), history, now);
         self.controller.restore(read(&state, OVERRIDES, Overrides::from_text), now);
-        self.state = state;
         self.controller.restore_found(read(&state, FOUND, Kept::from_text), now);
+        self.state = state;
         self.handle_timeout();
     }
 
@@ -194,11 +195,11 @@ impl Daemon {
         if effects.history {
             self.state.write(HISTORY, &self.controller.history().to_text());
         }
-        if effects.sources {
         if effects.found {
             let kept = self.controller.sources().to_keep(&self.controller.snapshot());
             self.state.write(FOUND, &kept.to_text());
         }
+        if effects.sources {
             self.discoverer.follow(self.controller.sources().wanted());
         }
         for event in self.controller.events() {
@@ -221,12 +222,17 @@ impl Daemon {
         {
             log::error!("the routes to the TUN are not those of the configuration: {error}");
         }
-        if self.announcer.is_none() {
-            return;
-        }
-        match Announcer::start(&snapshot.gateway.announce_on, &addresses) {
-            Ok(announcer) => self.announcer = Some(announcer),
-            Err(error) => log::error!("new addresses are not announced: {error}"),
+        self.announce(&snapshot.gateway.announce_on, &addresses);
+    }
+
+    fn announce(&mut self, interfaces: &[String], addresses: &[Prefix]) {
+        if interfaces.is_empty() {
+            self.announcer = None;
+        } else if !self.announcer.as_ref().is_some_and(|announcer| announcer.is_for(interfaces, addresses)) {
+            match Announcer::start_again(interfaces, addresses) {
+                Ok(announcer) => self.announcer = Some(announcer),
+                Err(error) => log::error!("addresses are announced as before, not as configured: {error}"),
+            }
         }
     }
 

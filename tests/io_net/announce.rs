@@ -295,6 +295,34 @@ fn another_hardware_address_is_in_what_is_said_from_then_on() {
 }
 
 #[test]
+fn an_interface_that_is_made_again_is_heard_again() {
+    let Some(world) = World::build("an_interface_that_is_made_again_is_heard_again") else { return };
+    let announcer = announcer(&world, &OURS);
+    world.cut();
+    world.connect();
+    assert_is_answered(&world);
+
+    world.cut();
+    let (interfaces, addresses) = (["left".to_owned()], [Prefix::host(ip(VIPS[0])), Prefix::host(ip(VIPS[1]))]);
+    let refused = world.a.run(|| Announcer::check(&interfaces).unwrap_err().to_string()).unwrap();
+    assert!(refused.starts_with("cannot find the interface left"), "{refused}");
+    drop(announcer);
+    let _other = world.a.run(|| Announcer::start_again(&interfaces, &addresses).unwrap()).unwrap();
+    world.connect();
+    assert_is_answered(&world);
+}
+
+/// An address is announced, and who asks for it is answered.
+fn assert_is_answered(world: &World) {
+    let (arp, ipv6) = (Ethernet::open(world, ARP), Ethernet::open(world, IPV6));
+    let vip = [192, 0, 2, 10];
+    arp.hear(is_arp(1, vip));
+    ipv6.hear(is_advertisement);
+    arp.ask([2, 0, 0, 0, 0, 9], [10, 0, 0, 99], vip);
+    arp.hear(|frame| is_arp(2, vip)(frame) && frame[22..28] == mac_of_a(world));
+}
+
+#[test]
 fn nobody_answers_any_more_once_the_announcer_is_gone() {
     let Some(world) = World::build("nobody_answers_any_more_once_the_announcer_is_gone") else { return };
     let arp = Ethernet::open(&world, ARP);

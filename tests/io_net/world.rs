@@ -1,6 +1,7 @@
 //! Two namespaces and a cable between them.
 
 use std::net::IpAddr;
+use std::os::fd::AsFd as _;
 
 use tungate::io::namespace::Namespace;
 use tungate::io::netlink::{LinkChange, LocalAddress, Netlink};
@@ -21,11 +22,27 @@ impl World {
                 return None;
             }
         };
-        a.run(|| Netlink::open().unwrap().create_veth("left", "right", Some(std::os::fd::AsFd::as_fd(&b))).unwrap())
-            .unwrap();
-        a.run(|| configure("left", "10.0.0.1", "fd00::1")).unwrap();
-        b.run(|| configure("right", "10.0.0.2", "fd00::2")).unwrap();
-        Some(Self { a, b })
+        let world = Self { a, b };
+        world.connect();
+        Some(world)
+    }
+
+    /// Makes the cable with its two ends.
+    pub(crate) fn connect(&self) {
+        let other = self.b.as_fd();
+        self.a.run(|| Netlink::open().unwrap().create_veth("left", "right", Some(other)).unwrap()).unwrap();
+        self.a.run(|| configure("left", "10.0.0.1", "fd00::1")).unwrap();
+        self.b.run(|| configure("right", "10.0.0.2", "fd00::2")).unwrap();
+    }
+
+    /// Deletes the cable with its two ends.
+    pub(crate) fn cut(&self) {
+        let delete = || {
+            let mut netlink = Netlink::open().unwrap();
+            let index = netlink.link("left").unwrap().index;
+            netlink.delete_link(index).unwrap();
+        };
+        self.a.run(delete).unwrap();
     }
 }
 

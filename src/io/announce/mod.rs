@@ -11,6 +11,8 @@
 //!
 //! The sockets pass only what concerns us, by a filter in the kernel. To hear solicitations at all, the groups that they
 //! are sent to are joined properly: that programs the card's filter, and its MLD reports open the switches that snoop.
+//!
+//! An interface that is deleted and made again, as those of PPP, of VLANs and of virtual machines are, is heard again.
 
 mod arp;
 mod filter;
@@ -70,8 +72,18 @@ struct Claim {
 /// Answers and announces from its start until it is dropped.
 #[derive(Debug)]
 pub struct Announcer {
+    interfaces: Vec<String>,
+    addresses: Vec<Prefix>,
     stop: Arc<Waker>,
     thread: Option<JoinHandle<()>>,
+}
+
+/// What becomes of an interface that is not there.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Absent {
+    Refused,
+    /// It is heard as soon as it is.
+    Awaited,
 }
 
 impl Announcer {
@@ -81,6 +93,32 @@ impl Announcer {
     /// # Errors
     /// [`AnnounceError`].
     pub fn start(interfaces: &[String], addresses: &[Prefix]) -> Result<Self, AnnounceError> {
+        Self::begin(interfaces, addresses, Absent::Refused)
+    }
+
+    /// As [`Self::start`], in place of one that has run: an interface that is not there has been, and is awaited.
+    ///
+    /// # Errors
+    /// [`AnnounceError`].
+    pub fn start_again(interfaces: &[String], addresses: &[Prefix]) -> Result<Self, AnnounceError> {
+        Self::begin(interfaces, addresses, Absent::Awaited)
+    }
+
+    /// Whether these could be announced on.
+    ///
+    /// # Errors
+    /// [`AnnounceError`].
+    pub fn check<'a>(interfaces: impl IntoIterator<Item = &'a String>) -> Result<(), AnnounceError> {
+        let mut netlink = Netlink::open()?;
+        interfaces.into_iter().try_for_each(|name| hardware_address(&netlink.link(name)?, name).map(drop))
+    }
+
+    /// Whether it does that already.
+    pub fn is_for(&self, interfaces: &[String], addresses: &[Prefix]) -> bool {
+        self.interfaces == interfaces && self.addresses == addresses
+    }
+
+    fn begin(interfaces: &[String], addresses: &[Prefix], absent: Absent) -> Result<Self, AnnounceError> {
         if interfaces.len() > MOST_INTERFACES {
             return Err(AnnounceError::TooMany(interfaces.len()));
         }
@@ -90,13 +128,28 @@ impl Announcer {
         let held = held_by_kernel(&mut netlink)?;
         let book = AddressBook { ours: addresses.to_vec(), held };
         let mut ears = Vec::new();
-        for interface in interfaces {
-            ears.extend(Ear::open(&mut netlink, interface, &book.ours)?);
+        for name in interfaces {
+            match netlink.link(name) {
+                Ok(link) => ears.extend(Ear::open(name, &link, &book.ours)?),
+                Err(error) if absent == Absent::Awaited && error.errno() == Some(libc::ENODEV) => {
+                    log::error!("{error}: our addresses are announced on {name} as soon as it is there");
+                }
+                Err(error) => return Err(error.into()),
+            }
         }
         let stop = Arc::new(Waker::new().map_err(AnnounceError::System)?);
-        let crier = Crier { ears, book, netlink, watch, stop: stop.clone(), last_defence: None };
+        let (interfaces, addresses) = (interfaces.to_vec(), addresses.to_vec());
+        let crier = Crier {
+            interfaces: interfaces.clone(),
+            ears,
+            book,
+            netlink,
+            watch,
+            stop: stop.clone(),
+            last_defence: None,
+        };
         let thread = sys::spawn("announce", move || crier.run()).map_err(AnnounceError::System)?;
-        Ok(Self { stop, thread: Some(thread) })
+        Ok(Self { interfaces, addresses, stop, thread: Some(thread) })
     }
 }
 
@@ -170,6 +223,8 @@ impl AddressBook {
 #[derive(Debug)]
 struct Ear {
     interface: String,
+    /// Of the interface that had the name when this was opened.
+    index: u32,
     mac: Mac,
     carrier: Option<u32>,
     family: Family,
@@ -180,9 +235,8 @@ struct Ear {
 
 impl Ear {
     /// The ears that these addresses need on an interface: a family that is not asked for costs its traffic nothing.
-    fn open(netlink: &mut Netlink, interface: &str, ours: &[Prefix]) -> Result<Vec<Self>, AnnounceError> {
-        let link = netlink.link(interface)?;
-        let mac = link.hardware_address.ok_or_else(|| AnnounceError::NotEthernet(interface.to_owned()))?;
+    fn open(interface: &str, link: &Link, ours: &[Prefix]) -> Result<Vec<Self>, AnnounceError> {
+        let mac = hardware_address(link, interface)?;
         let mut ears = Vec::new();
         for family in [Family::V4, Family::V6] {
             let (ethertype, checks) = match family {
@@ -208,8 +262,8 @@ impl Ear {
                     Some,
                 ),
             };
-            let (interface, carrier) = (interface.to_owned(), link.carrier);
-            ears.push(Self { interface, mac, carrier, family, socket, _groups: groups });
+            let (interface, index, carrier) = (interface.to_owned(), link.index, link.carrier);
+            ears.push(Self { interface, index, mac, carrier, family, socket, _groups: groups });
         }
         Ok(ears)
     }
@@ -260,6 +314,7 @@ impl Ear {
 /// The thread's state.
 #[derive(Debug)]
 struct Crier {
+    interfaces: Vec<String>,
     ears: Vec<Ear>,
     book: AddressBook,
     netlink: Netlink,
@@ -310,11 +365,39 @@ impl Crier {
             Err(error) => log::warn!("{error}"),
         }
         let mut news = false;
-        for ear in &mut self.ears {
-            // One that is gone for good is deaf for good.
-            news |= self.netlink.link(&ear.interface).is_ok_and(|link| ear.look_at(&link));
+        for n in 0..self.interfaces.len() {
+            news |= self.look_at(n);
         }
         news
+    }
+
+    /// The same of one interface, which may be gone, or be another of the same name.
+    fn look_at(&mut self, n: usize) -> bool {
+        let name = &self.interfaces[n];
+        let link = self.netlink.link(name).ok();
+        let before = self.ears.len();
+        self.ears.retain(|ear| ear.interface != *name || link.as_ref().is_some_and(|link| link.index == ear.index));
+        if self.ears.len() < before {
+            log::warn!("{name} is gone: our addresses are announced there as soon as there is one again");
+        }
+        let Some(link) = link else { return false };
+        let known = self.ears.iter_mut().filter(|ear| ear.interface == *name);
+        let news: Vec<bool> = known.map(|ear| ear.look_at(&link)).collect();
+        if !news.is_empty() {
+            return news.contains(&true);
+        }
+        match Ear::open(name, &link, &self.book.ours) {
+            Ok(ears) if ears.is_empty() => false,
+            Ok(ears) => {
+                log::info!("{name} is there: our addresses are announced on it");
+                self.ears.extend(ears);
+                true
+            }
+            Err(error) => {
+                log::warn!("{error}");
+                false
+            }
+        }
     }
 
     fn announce_all(&self) {
@@ -339,6 +422,10 @@ impl Crier {
         log::warn!("{}: {by} says that {} is his: two machines use the address", ear.interface, claim.address);
         ear.announce(claim.address);
     }
+}
+
+fn hardware_address(link: &Link, name: &str) -> Result<Mac, AnnounceError> {
+    link.hardware_address.ok_or_else(|| AnnounceError::NotEthernet(name.to_owned()))
 }
 
 fn family_of(address: IpAddr) -> Family {
@@ -386,7 +473,7 @@ mod tests {
     fn a_flood_of_frames_leaves_a_turn_to_the_others() {
         let socket = File::open("/dev/zero").unwrap(); // a frame of zeros, whenever one is read
         let (interface, mac, carrier) = ("eth0".to_owned(), [2; 6], Some(1));
-        let ear = Ear { interface, mac, carrier, family: Family::V4, socket, _groups: None };
+        let ear = Ear { interface, index: 1, mac, carrier, family: Family::V4, socket, _groups: None };
         assert_eq!(ear.answer(&AddressBook { ours: Vec::new(), held: Vec::new() }), None);
     }
 }

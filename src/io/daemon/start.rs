@@ -6,7 +6,7 @@ use std::io;
 
 use crate::config::{Snapshot, Workers};
 use crate::io::addresses::Kept;
-use crate::io::announce::AnnounceError;
+use crate::io::announce::{AnnounceError, Announcer};
 use crate::io::netlink::{Netlink, NetlinkError};
 use crate::io::tun::TunError;
 use crate::io::words::with_remedy;
@@ -20,7 +20,7 @@ pub(super) fn random_seed() -> u64 {
 ///
 /// # Errors
 /// There is one; or the addresses cannot be listed.
-pub fn refuse_kept(snapshot: &Snapshot) -> Result<(), StartError> {
+pub(super) fn refuse_kept(snapshot: &Snapshot) -> Result<(), StartError> {
     let kept =
         Netlink::open().and_then(|mut netlink| Kept::find(snapshot, &mut netlink)).map_err(StartError::Addresses)?;
     let (alone, among_others): (Vec<_>, Vec<_>) = kept.into_iter().partition(Kept::is_alone);
@@ -28,6 +28,16 @@ pub fn refuse_kept(snapshot: &Snapshot) -> Result<(), StartError> {
         log::warn!("{kept}: the kernel keeps its packets; if they are for the gateway: {}", kept.remedy());
     }
     if alone.is_empty() { Ok(()) } else { Err(StartError::Kept(alone)) }
+}
+
+/// Says whether the machine can take a configuration in place of the one that runs: `announce_on` is its own.
+///
+/// # Errors
+/// An address of it is the machine's own; or an interface is to be announced on, was not before, and cannot be.
+pub fn admit(snapshot: &Snapshot, announce_on: &[String]) -> Result<(), StartError> {
+    refuse_kept(snapshot)?;
+    let added = snapshot.gateway.announce_on.iter().filter(|name| !announce_on.contains(name));
+    Announcer::check(added).map_err(StartError::Announce)
 }
 
 /// What the kernel does not forward never leaves this machine, and comes to the TUN all the same. A single interface may
