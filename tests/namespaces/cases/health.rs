@@ -26,7 +26,7 @@ pub(super) fn cases() -> Vec<Case> {
 }
 
 /// A gateway for `b1` and `b2` on port 80, with these lines behind the service, and both backends up.
-fn gateway<'a>(lab: &'a Lab, setup: &Setup, lines: &str) -> Tungate<'a> {
+pub(super) fn gateway<'a>(lab: &'a Lab, setup: &Setup, lines: &str) -> Tungate<'a> {
     let backend = |name| {
         let address = setup.backend(name);
         let address = setup.pick(format!("{address}:{HTTP}"), format!("[{address}]:{HTTP}"));
@@ -50,7 +50,7 @@ fn gateway<'a>(lab: &'a Lab, setup: &Setup, lines: &str) -> Tungate<'a> {
 
 /// Waits until a backend is this, and a reason with these words is given.
 #[track_caller]
-fn becomes(gateway: &Tungate<'_>, name: &str, health: &str, why: &str) {
+pub(super) fn becomes(gateway: &Tungate<'_>, name: &str, health: &str, why: &str) {
     let mut last = String::new();
     let found = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         wait_for(&format!("{name} is {health}"), || {
@@ -65,14 +65,14 @@ fn becomes(gateway: &Tungate<'_>, name: &str, health: &str, why: &str) {
 }
 
 /// Requests at a steady rate, each on a connection of its own, until standard input ends.
-fn load(lab: &Lab, setup: &Setup) -> Running {
+pub(super) fn load(lab: &Lab, setup: &Setup) -> Running {
     let mut load = lab.client().start_helper(&format!("requests {} {RATE}", setup.vip_with(80)));
     load.has_printed("running\n");
     load
 }
 
 /// How the requests ended: served, failed, and how many milliseconds lie between the first and the last failure.
-fn outcome(load: &mut Running) -> (u64, u64, u64) {
+pub(super) fn outcome(load: &mut Running) -> (u64, u64, u64) {
     let said = load.finish(Duration::from_secs(30)).succeeded();
     let line = said.lines().last().expect("a last line");
     let numbers: Vec<u64> = line.split(' ').filter_map(|word| word.parse().ok()).collect();
@@ -82,7 +82,7 @@ fn outcome(load: &mut Running) -> (u64, u64, u64) {
     (served, failed, span)
 }
 
-const QUICK: &str = "[service.health]\ninterval = \"500ms\"\ntimeout = \"500ms\"\nrise = 2\nfall = 1\n";
+pub(super) const QUICK: &str = "[service.health]\ninterval = \"500ms\"\ntimeout = \"500ms\"\nrise = 2\nfall = 1\n";
 
 fn killed(lab: &Lab, setup: &Setup) {
     let mut servers = servers::nginx(lab, setup);
@@ -98,7 +98,7 @@ fn killed(lab: &Lab, setup: &Setup) {
 }
 
 /// nginx' master takes its workers with it only if it is told to.
-fn kill(mut server: Running) {
+pub(super) fn kill(mut server: Running) {
     server.signal("TERM");
     server.finish(PATIENCE);
 }
@@ -124,7 +124,7 @@ fn hanging(lab: &Lab, setup: &Setup) {
 }
 
 /// Drops what comes from the gateway to the backend.
-fn firewall(lab: &Lab, name: &'static str, closed: bool) {
+pub(super) fn firewall(lab: &Lab, name: &'static str, closed: bool) {
     let host = lab.backend(name);
     if !closed {
         host.run("nft delete table inet wall").succeeded();

@@ -6,6 +6,7 @@ mod bench;
 mod bulk;
 mod discovery;
 mod dsr;
+mod failover;
 mod health;
 mod http;
 mod icmp;
@@ -32,6 +33,7 @@ pub(crate) fn all() -> Vec<Case> {
         discovery::cases(),
         dsr::cases(),
         health::cases(),
+        failover::cases(),
         scale::cases(),
         abuse::cases(),
         bulk::cases(),
