@@ -1,9 +1,11 @@
 //! The gateway under test: `tungate`, or the kernel's NAT as the control.
 
+use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::lab::{Host, Lab};
 use crate::process::{Output, PATIENCE, Running, wait_for};
@@ -176,6 +178,23 @@ impl<'a> Tungate<'a> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.daemon.id())).expect("the daemon runs");
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("every process has memory");
         line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number of KiB") << 10
+    }
+
+    /// CPU time that each of the daemon's threads has had, by its name.
+    pub(crate) fn busy(&self) -> BTreeMap<String, Duration> {
+        let mut busy = BTreeMap::new();
+        for task in fs::read_dir(format!("/proc/{}/task", self.daemon.id())).expect("the daemon runs").flatten() {
+            let (Ok(name), Ok(stat)) =
+                (fs::read_to_string(task.path().join("comm")), fs::read_to_string(task.path().join("stat")))
+            else {
+                continue; // It has just ended.
+            };
+            // User and system time, in hundredths of a second (proc_pid_stat(5)); the name before may have spaces.
+            let numbers: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+            let ticks: u64 = [11, 12].map(|n: usize| numbers[n].parse::<u64>().expect("a number")).iter().sum();
+            *busy.entry(name.trim().to_owned()).or_default() += Duration::from_millis(ticks * 10);
+        }
+        busy
     }
 
     /// Items of a listing.
