@@ -202,8 +202,9 @@ impl Daemon {
         if effects.sources {
             self.discoverer.follow(self.controller.sources().wanted());
         }
-        for event in self.controller.events() {
-            self.follow(&event);
+        let events = self.controller.events();
+        if !events.is_empty() {
+            self.follow(&events);
         }
     }
 

@@ -11,6 +11,7 @@ use crossbeam_queue::{ArrayQueue, SegQueue};
 use super::port::{Batch, Frame, PacketPort, Sent};
 use super::sys::{self, Waker};
 use super::words::in_words;
+use crate::config::OnDown;
 use crate::engine::conntrack::FlowRef;
 use crate::engine::{DropReason, Engine, Instant, NoTrace, Outgoing, Verdict, WorkerId};
 use crate::wire::tunnel::{self, Scratch};
@@ -33,8 +34,8 @@ pub struct Mailbox {
     handed: ArrayQueue<Vec<u8>>,
     /// Flows it shall end.
     doomed: SegQueue<FlowRef>,
-    /// Flows it shall end, and tell both ends.
-    cut: SegQueue<FlowRef>,
+    /// Flows of backends that are down.
+    cut: SegQueue<(FlowRef, OnDown)>,
     /// Packets of the gateway itself, as they are to leave.
     own: ArrayQueue<Vec<u8>>,
     /// Wakes whoever listens to what the engine has heard.
@@ -66,9 +67,9 @@ impl Mailbox {
         self.waker.wake();
     }
 
-    /// Has the worker end a flow of its own, and reset both ends if it is a connection.
-    pub fn cut_flow(&self, flow: FlowRef) {
-        self.cut.push(flow);
+    /// Has the worker [cut](Engine::cut) a flow of its own, whose backend is down.
+    pub fn cut_flow(&self, flow: FlowRef, on_down: OnDown) {
+        self.cut.push((flow, on_down));
         self.waker.wake();
     }
 
@@ -172,8 +173,8 @@ impl<P: PacketPort> Worker<P> {
         while let Some(flow) = mailbox.doomed.pop() {
             self.engine.close(&flow, now);
         }
-        while let Some(flow) = mailbox.cut.pop() {
-            self.engine.cut(&flow, now);
+        while let Some((flow, on_down)) = mailbox.cut.pop() {
+            self.engine.cut(&flow, on_down, now);
         }
         if self.engine.has_mail() {
             send_own(&mut self.engine, &mut self.port);

@@ -6,6 +6,7 @@
 mod support;
 
 mod affinity;
+mod cut;
 mod draining;
 mod forwarding;
 mod fragments;
