@@ -79,8 +79,9 @@ impl Checks {
         }
     }
 
-    /// Asks whom this configuration wants asked. What is known of a backend stays known as long as it is asked the same;
-    /// an answer to a question that is no longer asked is of no interest.
+    /// Asks whom this configuration wants asked. What is known of a backend stays known as long as it is asked; if it is
+    /// asked another question, the first answer to that decides by itself. An answer to a question that is no longer asked
+    /// is of no interest.
     pub fn adopt(&mut self, snapshot: &Snapshot, now: Instant) {
         let known = std::mem::take(&mut self.backends);
         for target in self.targets.iter_mut().flatten() {
@@ -92,10 +93,12 @@ impl Checks {
                 let Some(query) = query(snapshot, backend) else { continue };
                 let (query, is_new) = self.watch(query, backend);
                 new.extend(is_new);
-                let before = known.get(&backend).filter(|before| before.query == query);
-                let (verdict, reason) =
-                    before.map_or((Verdict::Unknown, None), |before| (before.verdict, before.reason.clone()));
                 let (rise, fall) = (service.health.rise, service.health.fall);
+                let (verdict, reason) = known.get(&backend).map_or((Verdict::Unknown, None), |before| {
+                    let is_same = before.query.is_like(&query);
+                    let verdict = if is_same { before.verdict } else { before.verdict.in_doubt(rise, fall) };
+                    (verdict, before.reason.clone())
+                });
                 self.backends.insert(backend, Watched { query, rise, fall, verdict, reason });
             }
         }

@@ -61,6 +61,11 @@ pub struct Query {
 }
 
 impl Query {
+    /// Whether the other one asks the same, be it at other times.
+    pub fn is_like(&self, other: &Self) -> bool {
+        (&self.check, self.endpoint, self.way) == (&other.check, other.endpoint, other.way)
+    }
+
     /// Whether no answer is as good as one.
     pub fn allows_silence(&self) -> bool {
         matches!(&self.check, Check::Udp(check) if check.expect.is_none())
@@ -106,7 +111,7 @@ pub enum Outcome {
 pub struct Change {
     /// Which.
     pub backend: BackendId,
-    /// Whether it serves; `None`: nobody asks any more, or not yet in the new way.
+    /// Whether it serves; `None`: nobody asks any more.
     pub up: Option<bool>,
     /// Why not. A backend that stays down for another reason is a change, too.
     pub reason: Option<Reason>,

@@ -199,7 +199,8 @@ impl Observations {
     /// Nobody asks flows any more: what they told is void.
     fn readmit_all(&mut self, service: &Service, events: &mut Vec<Event>) {
         for &backend in &service.backends {
-            if self.of.get_mut(&backend).and_then(|one| one.ejected.take()).is_some() {
+            let Some(one) = self.of.get_mut(&backend) else { continue };
+            if one.ejected.take().is_some() && !one.is_down() {
                 events.push(Event { backend, kind: EventKind::Readmitted });
             }
         }
@@ -225,11 +226,14 @@ impl Observations {
             if let Some(ejection) = &one.ejected {
                 if now >= ejection.until {
                     (one.ejected, one.run) = (None, None);
-                    one.ramp = Ramp::new(service.health.slow_start, now);
                     // On probation: the first failure ejects it again.
                     failures.restart(backend, u32::from(passive.failures) - 1);
                     ejected -= 1;
-                    events.push(Event { backend, kind: EventKind::Readmitted });
+                    // Checks have found out, too: it waits for them.
+                    if !one.is_down() {
+                        one.ramp = Ramp::new(service.health.slow_start, now);
+                        events.push(Event { backend, kind: EventKind::Readmitted });
+                    }
                 }
                 continue;
             }

@@ -153,7 +153,7 @@ fn services_share_the_checks_of_a_backend_that_they_check_alike() {
 }
 
 #[test]
-fn what_is_known_outlives_a_reload_and_what_is_asked_anew_is_unknown() {
+fn what_is_known_outlives_a_reload_and_who_is_not_asked_any_more_is_unknown() {
     let mut world = World::new(&snapshot(&service("web", 80, 3, "")));
     world.live(0, 1_000, |_, _| bad());
     let more = snapshot(&service("web", 80, 4, "rise = 5"));
@@ -169,6 +169,28 @@ fn what_is_known_outlives_a_reload_and_what_is_asked_anew_is_unknown() {
     world.live(1_100, 9_000, |_, _| panic!("nobody is to be asked"));
     assert_eq!(world.changes.len(), 3);
     assert!(world.changes.iter().all(|change| change.2.is_none()), "{:?}", world.changes);
+}
+
+/// A reload sends nothing to backends that are known to be down.
+#[test]
+fn another_question_changes_nothing_before_its_first_answer_and_that_decides() {
+    for line in ["interval = '3s'", "timeout = '500ms'", "check = 'http'", "port = 81"] {
+        let mut world = World::new(&snapshot(&service("web", 80, 2, "fall = 3")));
+        let of_second = |query: &Query| query.endpoint.address == crate::wire::Address::v4([10, 0, 0, 2]);
+        world.live(0, 1_000, |query, _| if of_second(query) { Outcome::Good } else { bad() });
+        world.changes.clear();
+        let now = || [0, 1].map(BackendId);
+        let is_up = |world: &World| now().map(|backend| world.checks.verdict(backend).is_up());
+        world.checks.adopt(&snapshot(&service("web", 80, 2, &format!("fall = 3\n{line}"))), at(1_000));
+        assert_eq!(is_up(&world), [Some(false), Some(true)], "{line}");
+        world.live(1_000, 1_100, |query, _| if of_second(query) { Outcome::Good } else { bad() });
+        assert!(world.changes.is_empty(), "{line}: {:?}", world.changes);
+
+        let is_asked_otherwise = !line.starts_with(['i', 't']);
+        world.checks.adopt(&snapshot(&service("web", 80, 2, "fall = 3")), at(1_100));
+        world.live(1_100, 1_200, |query, _| if of_second(query) { bad() } else { Outcome::Good });
+        assert_eq!(is_up(&world) == [Some(true), Some(false)], is_asked_otherwise, "{line}: one answer decides");
+    }
 }
 
 #[test]

@@ -32,6 +32,16 @@ impl Verdict {
         }
     }
 
+    /// The same, but the next answer decides by itself: it is one to another question.
+    #[must_use]
+    pub const fn in_doubt(self, rise: u16, fall: u16) -> Self {
+        match self {
+            Self::Unknown => self,
+            Self::Up { .. } => Self::Up { bad: fall.saturating_sub(1) },
+            Self::Down { .. } => Self::Down { good: rise.saturating_sub(1) },
+        }
+    }
+
     /// Whether it serves; `None` if nobody knows yet.
     pub const fn is_up(self) -> Option<bool> {
         match self {

@@ -167,3 +167,17 @@ fn who_was_ejected_comes_back_when_flows_are_asked_no_more() {
     assert_eq!((changed, events.len()), (true, 1));
     assert_eq!(shares(&observed, &asked), [2, 1, 1]);
 }
+
+#[test]
+fn who_is_down_by_checks_as_well_gets_no_flows_when_its_ejection_is_over() {
+    let snapshot = snapshot(THREE, "[service.passive]\nfailures = 1\neject-for = '1s'");
+    let (mut observed, failures) = (Observations::default(), Failures::default());
+    fail(&failures, 0, 1);
+    observed.review(&failures, &snapshot, at(0));
+    observe(&mut observed, 0, false, &snapshot);
+    let (_, events) = observed.review(&failures, &snapshot, at(1_000));
+    assert_eq!(events, [], "nothing to tell: it is down");
+    assert_eq!(shares(&observed, &snapshot), [0, 1, 1]);
+    assert_eq!(observe(&mut observed, 0, true, &snapshot), EventKind::Up);
+    assert_eq!(shares(&observed, &snapshot), [2, 1, 1]);
+}
