@@ -26,6 +26,9 @@ pub use reload::{Admit, Outlook};
 const SWEEP: Duration = Duration::from_secs(1);
 const SWEEP_FOR_EACH_FLOW: Duration = Duration::from_micros(10);
 
+/// How often it is noted, for the time after a restart, that the backends of overrides are there.
+const ROLL_CALL: Duration = Duration::from_secs(24 * 3600);
+
 /// What the configuration, the operator and the health checks say, and the policy that follows from it.
 ///
 /// Whoever changes something calls [`Self::handle_timeout`] soon after: then the policy is made, once for all that has
@@ -43,6 +46,8 @@ pub struct Controller {
     rejections: u64,
     unconfirmed: Option<Unconfirmed>,
     overrides: Overrides,
+    /// When to note next that the overrides' backends are there.
+    next_roll_call: Instant,
     sources: Sources,
     /// What health checks have found.
     checks: Arc<Record>,
@@ -94,6 +99,7 @@ impl Controller {
             rejections: 0,
             unconfirmed: None,
             overrides: Overrides::default(),
+            next_roll_call: Instant::ZERO + ROLL_CALL,
             sources,
             checks: Arc::default(),
             observed: Observations::default(),
@@ -166,8 +172,8 @@ impl Controller {
         let time = self.time(now);
         let saw = self.overrides.see(&self.snapshot(), time);
         self.effects.overrides |= self.overrides.see(&snapshot, time) || saw;
-        let known: HashSet<_> = snapshot.all_backends().map(|backend| backend.id).collect();
-        self.observed.retain(|id| known.contains(&id));
+        // Nobody looks at what is removed: if it comes back, it may be as something else, or without a check.
+        self.observed.retain(|id| snapshot.has_backend(id));
         self.next_review = Some(now);
         self.put_in_force(&Arc::new(snapshot), now);
         self.effects.addresses = true;
@@ -233,10 +239,9 @@ impl Controller {
             return Some(Instant::ZERO);
         }
         let expiry = self.overrides.next_expiry().map(|time| self.instant(time));
-        [expiry, self.next_sweep, self.next_keeping, self.unconfirmed_until(), self.next_review]
-            .into_iter()
-            .flatten()
-            .min()
+        let roll_call = (!self.overrides.is_empty()).then_some(self.next_roll_call);
+        let due = [expiry, roll_call, self.next_sweep, self.next_keeping, self.unconfirmed_until(), self.next_review];
+        due.into_iter().flatten().min()
     }
 
     /// Does what is due: the policy after a change, the end of what was said for a time, the end of what is retired.
@@ -244,6 +249,11 @@ impl Controller {
         if self.overrides.expire(self.time(now)) {
             self.effects.overrides = true;
             self.outdated = true;
+        }
+        if self.next_roll_call <= now {
+            self.next_roll_call = now + ROLL_CALL;
+            self.overrides.see(&self.snapshot(), self.time(now));
+            self.effects.overrides |= !self.overrides.is_empty();
         }
         self.give_way(now);
         if self.outdated || self.next_review.is_some_and(|at| at <= now) {
@@ -312,11 +322,8 @@ impl Controller {
         let backends = before.retired.backends.iter().map(|backend| backend.id);
         self.shared.forget(
             services.filter(|id| !kept_services.contains(id)),
-            backends.clone().filter(|id| !kept_backends.contains(id)),
+            backends.filter(|id| !kept_backends.contains(id)),
         );
-        for id in backends.filter(|id| !kept_backends.contains(id)) {
-            self.observed.retain(|known| known != id);
-        }
         self.effects.addresses |= after.retired.addresses != before.retired.addresses;
         self.put_in_force(&Arc::new(after), now);
     }

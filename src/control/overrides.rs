@@ -4,6 +4,7 @@
 //! It ends when it is taken back, when its time is over (`--for`), or when its backend has been gone for a week.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -29,6 +30,18 @@ pub enum Operation {
     Disable,
     /// Another share of new flows; `None`: that of the configuration again.
     Weight(Option<u16>),
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Drain => f.write_str("drain"),
+            Self::Enable => f.write_str("enable"),
+            Self::Disable => f.write_str("disable"),
+            Self::Weight(Some(weight)) => write!(f, "weight {weight}"),
+            Self::Weight(None) => f.write_str("weight configured"),
+        }
+    }
 }
 
 /// What the operator has said of one backend.
@@ -119,6 +132,11 @@ impl Overrides {
         serde_json::to_string_pretty(&file).expect("our own types have string keys and no failing serializer") + "\n"
     }
 
+    /// Whether nothing is said of any backend.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// What is said of each backend of which anything is, those included that the configuration has not.
     pub fn all(&self) -> impl Iterator<Item = &Override> {
         self.0.values()
@@ -161,7 +179,9 @@ impl Overrides {
     /// Takes back what is over by now: true if something was.
     pub(super) fn expire(&mut self, now: UnixTime) -> bool {
         let mut changed = false;
-        for said in self.0.values_mut().filter(|said| said.until.is_some_and(|until| until <= now)) {
+        let over = |said: &Override| said.until.is_some_and(|until| until <= now);
+        for (Key { service, address }, said) in self.0.iter_mut().filter(|(_, said)| over(said)) {
+            log::info!(service, address, was = said.administration.name(); "what the operator said is over");
             (said.administration, said.until, said.reason, said.since) = (Administration::Enabled, None, None, now);
             changed = true;
         }

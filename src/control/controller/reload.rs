@@ -87,7 +87,7 @@ impl Controller {
         let Some(applied) = self.history.back(steps) else {
             let kept = self.history.iter().count().saturating_sub(1);
             return Err(format!(
-                "{steps} changes back there is no configuration: {kept} are kept, see `tungate history`"
+                "error: {steps} changes back there is no configuration: {kept} are kept, see `tungate history`"
             ));
         };
         self.reload(applied.source.clone(), Cause::Rollback, None, admit, now)

@@ -6,6 +6,7 @@ use crate::engine::{Engine, NoTrace, Verdict, WorkerId};
 use crate::wire::{Address, Endpoint, Family, Offload, Packet, Protocol, build};
 
 mod flows;
+mod lasting;
 
 const START: Instant = Instant::from_micros(1_000_000_000);
 const EPOCH: Duration = Duration::from_secs(1_800_000_000);
