@@ -88,14 +88,22 @@ pub(super) fn rejected(controller: &Controller) -> Response {
     )
 }
 
+/// A reason is a cell of a table, and a part of a line of the log.
+const LONGEST_REASON: usize = 200;
+
 pub(super) fn operate(state: &mut State<'_>, said: Operate) -> Response {
+    let is_line = |reason: &String| reason.chars().count() <= LONGEST_REASON && !reason.contains(char::is_control);
+    if !said.reason.as_ref().is_none_or(is_line) {
+        return Response::Invalid(format!("error: a reason is one line of at most {LONGEST_REASON} characters"));
+    }
     let snapshot = state.controller.snapshot();
     let id = match find(&snapshot, &said.backend) {
         Ok(id) => id,
         Err(why) => return Response::NotFound(why),
     };
     let lasting = said.for_s.map(std::time::Duration::from_secs);
-    log::info!(backend = said.backend, operation:? = said.operation, reason:? = said.reason; "the operator says");
+    let (operation, reason) = (said.operation.to_string(), said.reason.as_deref().unwrap_or_default());
+    log::info!(backend = said.backend, operation, seconds:? = said.for_s, reason; "the operator says");
     state.controller.operate(id, &said.operation, said.reason, lasting, state.now);
     if said.cut {
         let table = &state.controller.shared().table;

@@ -296,6 +296,11 @@ fn an_operator_is_heard_and_a_name_that_means_several_is_refused() {
         panic!()
     };
     assert!(why.contains("SERVICE/BACKEND"), "{why}");
+    for reason in ["a\nb", "\u{1b}[31mred", &"x".repeat(201)] {
+        let said = Operate { reason: Some(reason.to_owned()), ..said("web/b1", Operation::Disable, false) };
+        let [Response::Invalid(why)] = &world.ask(Request::Operate(said))[..] else { panic!("{reason:?}") };
+        assert!(why.contains("one line"), "{why}");
+    }
     assert_eq!(world.ask(Request::Operate(said("web/b1", Operation::Drain, false))), [Response::Done]);
     let [Response::Backends(rows)] = &world.ask(Request::ShowBackends { service: None })[..] else { panic!() };
     let shown: Vec<_> =

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::exit::{Exit, Failure};
+use super::output::seconds;
 use super::show::{Daemon, done};
 use crate::admin::{Operate, Request};
 use crate::control::overrides::Operation;
@@ -50,7 +51,7 @@ pub(super) struct Drain {
     #[command(flatten)]
     said: Said,
     /// For this long only
-    #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(long = "for", value_name = "TIME", value_parser = seconds)]
     lasting: Option<Duration>,
 }
 
@@ -70,7 +71,7 @@ pub(super) struct Disable {
     #[command(flatten)]
     said: Said,
     /// For this long only
-    #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(long = "for", value_name = "TIME", value_parser = seconds)]
     lasting: Option<Duration>,
     /// End its flows at once
     #[arg(long)]

@@ -62,6 +62,12 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|_| "write a time as 30s, 500ms or 2min".to_owned())
 }
 
+/// A time that the daemon counts in seconds.
+pub(super) fn seconds(text: &str) -> Result<Duration, String> {
+    let time = duration(text)?;
+    if time < Duration::from_secs(1) { Err("not below a second".to_owned()) } else { Ok(time) }
+}
+
 fn interval(text: &str) -> Result<Duration, String> {
     let interval = duration(text)?;
     if interval < Duration::from_millis(100) { Err("not below 100ms".to_owned()) } else { Ok(interval) }

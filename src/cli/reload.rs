@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::exit::{Exit, Failure};
-use super::output::{Format, Listing, span};
+use super::output::{Format, Listing, seconds, span};
 use super::show::{Ask, Daemon, done, items, unexpected};
 use super::views::{HISTORY, PLAN};
 use crate::admin::{HistoryRow, PlanRow, Request, Response};
@@ -48,7 +48,7 @@ pub(super) struct Reload {
     #[arg(long)]
     wait: bool,
     /// Go back to the configuration before if `tungate confirm` does not follow within this time
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = seconds)]
     confirm: Option<Duration>,
     #[command(flatten)]
     daemon: Daemon,

@@ -39,11 +39,9 @@ pub(super) static BACKENDS: View<BackendRow> = View {
         Column { title: "BACKUP", cell: |b| if b.backup { "yes" } else { "no" }.to_owned() },
         Column { title: "+CONFIG", cell: |b| word(b.config) },
         Column { title: "ADMIN", cell: |b| word(b.admin) },
-        Column { title: "+ADMIN REASON", cell: |b| b.admin_reason.clone().unwrap_or_default() },
         Column { title: "+>ADMIN AGE", cell: |b| b.admin_age_s.map(span).unwrap_or_default() },
         Column { title: "+>ADMIN LEFT", cell: |b| b.admin_left_s.map(span).unwrap_or_default() },
         Column { title: "HEALTH", cell: |b| word(b.health) },
-        Column { title: "+HEALTH REASON", cell: |b| b.health_reason.clone().unwrap_or_default() },
         Column { title: ">FLOWS", cell: |b| b.flows.to_string() },
         Column { title: "+>OPENED", cell: |b| b.flows_opened.to_string() },
         Column { title: "+>PACKETS IN", cell: |b| b.packets_in.to_string() },
@@ -51,8 +49,15 @@ pub(super) static BACKENDS: View<BackendRow> = View {
         Column { title: "+>UNREACHABLE", cell: |b| b.unreachable.to_string() },
         Column { title: ">IN", cell: |b| size(b.bytes_in) },
         Column { title: ">OUT", cell: |b| size(b.bytes_out) },
+        Column { title: "REASON", cell: reasons },
     ],
 };
+
+/// Why a backend is not in service: what the operator says, and what is seen of it.
+fn reasons(backend: &BackendRow) -> String {
+    let reasons = [&backend.admin_reason, &backend.health_reason];
+    reasons.into_iter().flatten().map(String::as_str).collect::<Vec<_>>().join("; ")
+}
 
 pub(super) static FLOWS: View<FlowRow> = View {
     kind: "FlowList",
