@@ -11,6 +11,8 @@ const MOST_WAITING: usize = 1024;
 #[derive(Debug, Default)]
 pub struct Receiver {
     session: u32,
+    /// That one is over: whichever comes is the next.
+    is_over: bool,
     /// LSN of the last one that was handed on.
     applied: u64,
     /// By the LSN of their first change.
@@ -42,9 +44,9 @@ pub enum Taken {
 }
 
 impl Receiver {
-    /// Forgets all: the peer has begun another life.
+    /// The session is over: whichever comes next is another. That of the peer's next life may have any number.
     pub fn reset(&mut self) {
-        *self = Self::default();
+        *self = Self { session: self.session, is_over: true, ..Self::default() };
     }
 
     /// LSN of the last change that was handed on.
@@ -52,7 +54,7 @@ impl Receiver {
         self.applied
     }
 
-    /// The session; 0 before the first.
+    /// The session, or the last one; 0 before the first.
     pub const fn session(&self) -> u32 {
         self.session
     }
@@ -73,7 +75,8 @@ impl Receiver {
         check(text)?;
         let mut taken = Taken::Now;
         if session != self.session {
-            if session.wrapping_sub(self.session) > u32::MAX / 2 {
+            let is_old = session.wrapping_sub(self.session) > u32::MAX / 2;
+            if is_old && !self.is_over && self.session != 0 {
                 return Ok(Taken::Old);
             }
             *self = Self { session, ..Self::default() };

@@ -49,10 +49,12 @@ impl Text {
 }
 
 impl Sender {
-    /// For texts of at most so many bytes. Nothing is told before [`Self::begin`].
-    pub const fn new(room: usize) -> Self {
+    /// For texts of at most so many bytes. Nothing is told before [`Self::begin`]. Sessions are numbered from a place that
+    /// depends on this life of the process.
+    #[expect(clippy::cast_possible_truncation, reason = "some bits are enough")]
+    pub const fn new(room: usize, boot: u64) -> Self {
         Self {
-            session: 0,
+            session: boot as u32,
             room,
             next: 1,
             acknowledged: 0,
@@ -67,11 +69,12 @@ impl Sender {
 
     /// Begins a session: whatever was under way is void.
     pub fn begin(&mut self) {
-        let (session, room, sent_again) = (self.session.wrapping_add(1), self.room, self.sent_again);
-        *self = Self { session, sent_again, ..Self::new(room) };
+        // 0 is none.
+        let session = self.session.wrapping_add(1).max(1);
+        *self = Self { session, sent_again: self.sent_again, ..Self::new(self.room, 0) };
     }
 
-    /// The session; 0 before the first.
+    /// The session, once there is one.
     pub const fn session(&self) -> u32 {
         self.session
     }

@@ -76,7 +76,7 @@ fn the_bytes_of_a_change_stay_what_they_are() {
 
 #[test]
 fn a_text_of_ordinary_size_carries_28_connections() {
-    let mut sender = Sender::new(1_330);
+    let mut sender = Sender::new(1_330, 0);
     sender.begin();
     let end = |n, port| Endpoint::new(Address::v4([10, 0, 0, n]), port);
     let original = FlowKey { source: end(1, 1), destination: end(2, 80), protocol: Protocol::TCP };
@@ -126,7 +126,7 @@ proptest! {
     fn changes_arrive_once_and_in_order(
         bursts in prop::collection::vec(0..200u32, 1..30), loss in 0..60u64, seed: u64
     ) {
-        let (mut sender, mut receiver) = (Sender::new(ROOM), Receiver::default());
+        let (mut sender, mut receiver) = (Sender::new(ROOM, 0), Receiver::default());
         let mut fate = seed;
         let mut lucky = move || {
             fate = fate.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -168,7 +168,7 @@ proptest! {
 
 #[test]
 fn one_loss_is_mended_within_a_round_trip_of_the_next_text() {
-    let (mut sender, mut receiver) = (Sender::new(ROOM), Receiver::default());
+    let (mut sender, mut receiver) = (Sender::new(ROOM, 0), Receiver::default());
     let at = Instant::from_micros;
     sender.begin();
     sender.push(&numbered(0));
@@ -188,7 +188,7 @@ fn one_loss_is_mended_within_a_round_trip_of_the_next_text() {
 
 #[test]
 fn the_last_change_before_a_silence_is_sent_again_after_a_millisecond() {
-    let mut sender = Sender::new(ROOM);
+    let mut sender = Sender::new(ROOM, 0);
     sender.begin();
     sender.push(&numbered(0));
     let mut sent = 0;
@@ -201,7 +201,7 @@ fn the_last_change_before_a_silence_is_sent_again_after_a_millisecond() {
 
 #[test]
 fn who_does_not_listen_is_given_up_and_told_anew() {
-    let (mut sender, mut receiver) = (Sender::new(ROOM), Receiver::default());
+    let (mut sender, mut receiver) = (Sender::new(ROOM, 0), Receiver::default());
     sender.begin();
     for n in 0..70_000 {
         sender.push(&numbered(n));
@@ -220,7 +220,7 @@ fn who_does_not_listen_is_given_up_and_told_anew() {
 
 #[test]
 fn what_is_left_of_an_earlier_session_counts_for_nothing() {
-    let (mut sender, mut receiver) = (Sender::new(ROOM), Receiver::default());
+    let (mut sender, mut receiver) = (Sender::new(ROOM, 0), Receiver::default());
     let mut old = Vec::new();
     sender.begin();
     sender.push(&numbered(0));
@@ -234,6 +234,21 @@ fn what_is_left_of_an_earlier_session_counts_for_nothing() {
     let late = Ack { session: 1, applied: 1, gaps: Vec::new() };
     sender.acknowledge(&late, Instant::ZERO, |_| {});
     assert_eq!(sender.acknowledged(), 0);
+}
+
+#[test]
+fn another_life_of_the_peer_may_number_its_sessions_as_it_likes() {
+    let mut receiver = Receiver::default();
+    for (boot, is_known) in [(1u64 << 31, false), (7, false), (6, true)] {
+        if !is_known {
+            receiver.reset();
+        }
+        let mut sender = Sender::new(ROOM, boot);
+        sender.begin();
+        sender.push(&numbered(0));
+        let expected = if is_known { Taken::Old } else { Taken::NewSession };
+        sender.transmit(Instant::ZERO, |text| assert_eq!(receiver.take(text, |_| {}), Ok(expected)));
+    }
 }
 
 #[test]
