@@ -11,7 +11,7 @@ use crate::engine::conntrack::FlowRef;
 use crate::engine::{Change, Engine, Imported, Instant};
 
 /// Changes made, or flows told again, in one round of the worker.
-const AT_ONCE: usize = 1024;
+const AT_ONCE: usize = 256;
 /// A packet is held back no longer than this for a standby that does not answer (`ha.md`: pfsync defers by 10 to 20 ms).
 const MOST_HELD_FOR: Duration = Duration::from_millis(10);
 /// And no more of them than these: those behind leave at once.
@@ -38,6 +38,15 @@ struct Held {
     told: u64,
     until: Instant,
     packet: Waiting,
+}
+
+/// What is to be told once more.
+#[derive(Debug)]
+pub enum Again {
+    /// This flow.
+    Flow(FlowRef),
+    /// Nothing more in this session: all flows have been.
+    Last(u32),
 }
 
 /// What is to be sent.
@@ -69,9 +78,8 @@ impl Copying {
         true
     }
 
-    /// This gateway serves. `again` gives flows of this worker that are to be told again, and `None` behind the last of all.
-    /// True if there may be more to do at once.
-    pub fn lead(&mut self, engine: &mut Engine, again: impl Fn() -> Option<Option<FlowRef>>, now: Instant) -> bool {
+    /// This gateway serves. `again` gives what is to be told once more. True if there may be more to do at once.
+    pub fn lead(&mut self, engine: &mut Engine, mut again: impl FnMut() -> Option<Again>, now: Instant) -> bool {
         if self.passive {
             self.passive = false;
             while let Some(change) = self.lane.next() {
@@ -84,22 +92,30 @@ impl Copying {
             self.set_session(session, engine);
             self.next_mark = now + BETWEEN_MARKS;
         }
-        let mut more = true;
-        for _ in 0..AT_ONCE {
-            match again() {
-                Some(Some(flow)) => engine.tell_again(&flow),
-                Some(None) => engine.tell_end(),
-                None => {
-                    more = false;
-                    break;
-                }
-            }
-        }
+        let more = self.tell_again(engine, &mut again);
         if session != 0 && now >= self.next_mark {
             self.next_mark = now + BETWEEN_MARKS;
             engine.tell_mark();
         }
         more
+    }
+
+    /// Tells some of what is to be told once more, if there is room for it on the way.
+    fn tell_again(&self, engine: &mut Engine, again: &mut impl FnMut() -> Option<Again>) -> bool {
+        for _ in 0..AT_ONCE {
+            if self.lane.marks.is_full.load(Relaxed) {
+                // An acknowledgment wakes who waits, and makes room first.
+                self.lane.marks.waits.store(true, SeqCst);
+                return false;
+            }
+            match again() {
+                Some(Again::Flow(flow)) => engine.tell_again(&flow),
+                Some(Again::Last(session)) if session == self.session => engine.tell_end(),
+                Some(Again::Last(_)) => {}
+                None => return false,
+            }
+        }
+        true
     }
 
     fn set_session(&mut self, session: u32, engine: &mut Engine) {

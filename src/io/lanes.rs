@@ -35,12 +35,14 @@ pub(super) struct Marks {
     pub telling: AtomicU32,
     /// Of the changes that it has ever told, so many have reached the peer.
     pub committed: AtomicU64,
-    /// It waits for that number to rise.
+    /// It waits for an acknowledgment.
     pub waits: AtomicBool,
     /// Packets wait until the peer knows their flows.
     pub commits: AtomicBool,
     /// Packets that left before it did, for it took too long.
     pub uncommitted: AtomicU64,
+    /// So much is under way that what need not be told now is not.
+    pub is_full: AtomicBool,
     /// A change found no place: the session is worth nothing.
     pub overflow: AtomicBool,
     /// How good the worker's part of the copy is.

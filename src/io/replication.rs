@@ -4,13 +4,17 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 
+use super::copying::Again;
 use super::lanes::{News, PeerLane, WorkerLane, lane};
+use super::worker::Mailbox;
 use crate::control::ha::sync::{Ack, NotUnderstood, Receiver, Sender, Taken, Told};
 use crate::control::ha::{Digest, Progress, Replica, SyncReport};
-use crate::engine::{Instant, WorkerId};
+use crate::engine::{Instant, Shared, WorkerId};
 
 /// What is taken from one worker at once.
 const AT_ONCE: usize = 1024;
+/// With more under way, flows are not told again: what changes goes first.
+const MOST_UNDER_WAY: u64 = 8192;
 
 /// Both directions of the copying of flows.
 #[derive(Debug)]
@@ -18,6 +22,8 @@ pub struct Replication {
     lanes: Box<[Lane]>,
     sender: Sender,
     receiver: Receiver,
+    /// Whether this session is still to begin with all flows.
+    owes_all: bool,
     /// The peer's life that the sender's session is for.
     told_to: Option<u64>,
     /// The session that is no good: another one is asked for until it begins.
@@ -26,6 +32,13 @@ pub struct Replication {
     delayed: VecDeque<Told>,
     /// Whether the last text is to be acknowledged.
     owes_ack: bool,
+}
+
+/// Has the owners of all flows tell them in this session, in their own time. Takes as long as to list them: not for a
+/// thread that has anything else to do.
+pub fn tell_all(shared: &Shared, mailboxes: &[Mailbox], session: u32) {
+    shared.table.for_each(|flow| mailboxes[usize::from(flow.owner().0)].tell_again(Again::Flow(flow.hold())));
+    mailboxes.iter().for_each(|mailbox| mailbox.tell_again(Again::Last(session)));
 }
 
 #[derive(Debug)]
@@ -53,6 +66,7 @@ impl Replication {
             lanes: lanes.into(),
             sender: Sender::new(room, boot),
             receiver: Receiver::default(),
+            owes_all: false,
             told_to: None,
             unwanted: None,
             delayed: VecDeque::new(),
@@ -61,25 +75,37 @@ impl Replication {
         (this, worker_ends)
     }
 
-    /// The peer, of this life, has the flows of this session only, and asks for all: true if a session begins. Workers are
-    /// to be woken then, and all flows to be told.
+    /// The peer, of this life, has the flows of this session only, and asks for all: true if another begins. Workers are to
+    /// be woken then, so that they see it.
     pub fn asked_for_all(&mut self, boot: u64, has: u32) -> bool {
         let asked_before = self.told_to == Some(boot) && self.sender.session() != has && !self.is_broken();
         if asked_before {
             return false;
         }
+        self.owes_all = true;
         self.told_to = Some(boot);
         self.sender.begin();
+        let session = self.sender.session();
         for lane in &mut self.lanes {
             lane.ends.marks.overflow.store(false, Relaxed);
-            lane.ends.marks.session.store(self.sender.session(), Release);
+            lane.ends.marks.session.store(session, Release);
         }
         true
+    }
+
+    /// The session for which all flows are to be [told](tell_all) now, once: every worker tells what it does in it, so that a
+    /// flow is either seen by who goes through the table from now on, or told by its worker, or both.
+    pub fn is_to_tell_all(&mut self) -> Option<u32> {
+        let session = self.sender.session();
+        let now = self.owes_all && self.lanes.iter().all(|lane| lane.ends.marks.telling.load(Acquire) == session);
+        self.owes_all &= !now;
+        now.then_some(session)
     }
 
     /// Nobody is told any more: this gateway does not serve, or the peer is gone.
     pub fn stop_telling(&mut self) {
         self.told_to = None;
+        self.owes_all = false;
         self.lanes.iter().for_each(|lane| lane.ends.marks.session.store(0, Release));
     }
 
@@ -101,12 +127,6 @@ impl Replication {
     /// Whether what was told is worth nothing, because some of it was lost.
     pub fn is_broken(&self) -> bool {
         self.sender.is_lost() || self.lanes.iter().any(|lane| lane.ends.marks.overflow.load(Acquire))
-    }
-
-    /// Whether all workers tell in the session that is on.
-    pub fn all_tell(&self) -> bool {
-        let session = self.sender.session();
-        self.lanes.iter().all(|lane| lane.ends.marks.telling.load(Acquire) == session)
     }
 
     /// Sends what the workers have told since, and what seems to be lost.
@@ -131,6 +151,8 @@ impl Replication {
         if self.told_to.is_some() {
             self.sender.transmit(now, send);
         }
+        let is_full = self.sender.under_way() > MOST_UNDER_WAY;
+        self.lanes.iter().for_each(|lane| lane.ends.marks.is_full.store(is_full, Relaxed));
     }
 
     /// When [`Self::transmit`] wants to be called, if no worker has anything new.
@@ -156,9 +178,10 @@ impl Replication {
             while let Some((_, told)) = lane.batches.pop_front_if(|(lsn, _)| *lsn <= acknowledged) {
                 committed = Some(told);
             }
-            let Some(committed) = committed else { continue };
+            if let Some(committed) = committed {
+                lane.ends.marks.committed.store(committed, SeqCst);
+            }
             // The worker says that it waits, and then looks: one of the two sees what the other has done.
-            lane.ends.marks.committed.store(committed, SeqCst);
             if lane.ends.marks.waits.swap(false, SeqCst) {
                 wake(worker);
             }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crossbeam_queue::{ArrayQueue, SegQueue};
 
+use super::copying::Again;
 use super::port::{Batch, Frame, PacketPort, Sent};
 use super::sys::{self, Waker};
 use super::words::in_words;
@@ -36,6 +37,8 @@ pub struct Mailbox {
     doomed: SegQueue<FlowRef>,
     /// Flows of backends that are down.
     cut: SegQueue<(FlowRef, OnDown)>,
+    /// Flows it shall tell the peer of once more.
+    again: SegQueue<Again>,
     /// Packets of the gateway itself, as they are to leave.
     own: ArrayQueue<Vec<u8>>,
     /// Wakes whoever listens to what the engine has heard.
@@ -54,6 +57,7 @@ impl Mailbox {
             handed: ArrayQueue::new(HANDOFF_SLOTS),
             doomed: SegQueue::new(),
             cut: SegQueue::new(),
+            again: SegQueue::new(),
             own: ArrayQueue::new(OWN_SLOTS),
             listener: OnceLock::new(),
             stop: AtomicBool::new(false),
@@ -71,6 +75,15 @@ impl Mailbox {
     pub fn cut_flow(&self, flow: FlowRef, on_down: OnDown) {
         self.cut.push((flow, on_down));
         self.waker.wake();
+    }
+
+    /// Has the worker tell the peer of a flow of its own once more, in its own time.
+    pub fn tell_again(&self, again: Again) {
+        let is_last = matches!(again, Again::Last(_));
+        self.again.push(again);
+        if is_last {
+            self.waker.wake();
+        }
     }
 
     /// Has the worker look whether there is another policy.

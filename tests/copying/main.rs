@@ -9,9 +9,8 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use tungate::control::ha::Replica;
-use tungate::engine::conntrack::FlowRef;
 use tungate::engine::{Engine, Verdict};
-use tungate::io::copying::{Copying, Waiting};
+use tungate::io::copying::{Again, Copying, Waiting};
 use tungate::io::replication::Replication;
 use tungate::wire::Protocol;
 use tungate::wire::build;
@@ -37,7 +36,7 @@ struct Gateway {
     workers: Vec<Copying>,
     replication: Replication,
     /// Of each worker, the flows to be told again.
-    again: Vec<VecDeque<Option<FlowRef>>>,
+    again: Vec<VecDeque<Again>>,
     boot: u64,
 }
 
@@ -59,8 +58,8 @@ impl Gateway {
         for (n, copying) in self.workers.iter_mut().enumerate() {
             let engine = &mut self.world.engines[n];
             if leads {
-                let again = std::cell::RefCell::new(&mut self.again[n]);
-                copying.lead(engine, || again.borrow_mut().pop_front(), now);
+                let again = &mut self.again[n];
+                copying.lead(engine, || again.pop_front(), now);
             } else {
                 while copying.follow(engine, now) {}
             }
@@ -98,14 +97,16 @@ impl Lab {
         let now = active.world.now;
         if let Some(has) = standby.replication.asks_for_all()
             && lucky()
-            && active.replication.asked_for_all(standby.boot, has)
         {
-            active.turn(true); // Workers note first that they are to tell.
-            let again = &mut active.again;
-            active.world.shared.table.for_each(|flow| again[usize::from(flow.owner().0)].push_back(Some(flow.hold())));
-            again.iter_mut().for_each(|again| again.push_back(None));
+            active.replication.asked_for_all(standby.boot, has);
         }
         active.turn(true);
+        if let Some(session) = active.replication.is_to_tell_all() {
+            let again = &mut active.again;
+            let table = &active.world.shared.table;
+            table.for_each(|flow| again[usize::from(flow.owner().0)].push_back(Again::Flow(flow.hold())));
+            again.iter_mut().for_each(|again| again.push_back(Again::Last(session)));
+        }
         let mut texts = Vec::new();
         active.replication.transmit(now, |text| texts.push(text.to_vec()));
         for text in texts.into_iter().filter(|_| lucky()) {
