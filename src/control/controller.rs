@@ -187,7 +187,8 @@ impl Controller {
         }
         let before = self.observed.of(backend).map(|seen| seen.health).unwrap_or_default();
         self.events.extend(self.observed.observe(backend, health, reason, &snapshot, now));
-        self.outdated |= before != health;
+        // The first answers of ten thousand backends change nothing if they are good.
+        self.outdated |= (before == Health::Down) != (health == Health::Down);
     }
 
     /// What was said before a restart.

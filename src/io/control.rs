@@ -20,7 +20,7 @@ use crate::engine::Instant;
 const SIGNALS: Token = Token(0);
 const LINKS: Token = Token(1);
 const ADDRESSES: Token = Token(2);
-const HEALTH: Token = Token(3);
+const NEWS: Token = Token(3);
 /// And all above, below [`HTTP`]: the clients.
 const ADMIN: Token = Token(4);
 /// And all above: the clients of `metrics-listen`. Nobody has as many before.
@@ -70,7 +70,9 @@ pub fn serve(
         poll.registry().register(&mut SourceFd(&routes.as_fd().as_raw_fd()), LINKS, Interest::READABLE)?;
     }
     poll.registry().register(&mut SourceFd(&daemon.addresses().as_fd().as_raw_fd()), ADDRESSES, Interest::READABLE)?;
-    poll.registry().register(&mut SourceFd(&daemon.news().as_raw_fd()), HEALTH, Interest::READABLE)?;
+    for news in daemon.news() {
+        poll.registry().register(&mut SourceFd(&news.as_raw_fd()), NEWS, Interest::READABLE)?;
+    }
     server.register(poll.registry(), ADMIN)?;
     daemon.register_http(poll.registry(), HTTP)?;
     let end = serve_until_over(&mut daemon, &mut server, &mut signals, &mut poll, drain, answer);
@@ -108,7 +110,7 @@ fn serve_until_over(
                 }
                 LINKS => restore_routes(daemon),
                 ADDRESSES => daemon.look_at_addresses(),
-                HEALTH => {} // The daemon takes the news with all that is due.
+                NEWS => {} // The daemon takes the news with all that is due.
                 token if token >= HTTP => daemon.handle_http(poll.registry(), token),
                 token => server.handle(poll.registry(), token, sys::now(), &mut |request| answer(daemon, request)),
             }

@@ -93,6 +93,7 @@ impl Daemon {
         let controller = Controller::new(Arc::clone(&shared), epoch);
         let record = Arc::clone(controller.checks());
         let prober = Prober::start(Arc::clone(&shared), Arc::clone(&mailboxes), record).map_err(StartError::System)?;
+        let discoverer = Discoverer::new().map_err(StartError::System)?;
         let mut daemon = Self {
             controller,
             prober,
@@ -100,7 +101,7 @@ impl Daemon {
             workers: Vec::new(),
             announcer,
             state: StateDir::none(),
-            discoverer: Discoverer::default(),
+            discoverer,
             http: None,
             routes,
             steering,
@@ -173,7 +174,7 @@ impl Daemon {
     /// Does what has become due in the slow state.
     pub fn handle_timeout(&mut self) {
         let now = sys::now();
-        while let Some(Heard { service, asked, answer }) = self.discoverer.next() {
+        for Heard { service, asked, answer } in self.discoverer.answers() {
             self.controller.hear(service, &asked, answer, now);
         }
         for Change { backend, up, reason } in self.prober.changes() {
@@ -208,9 +209,10 @@ impl Daemon {
         }
     }
 
-    /// Readable when a backend has been found to be another than it was.
-    pub fn news(&self) -> BorrowedFd<'_> {
-        self.prober.as_fd()
+    /// Readable when something is to be told: that a backend is another than it was, or what a source has answered. Then
+    /// [`Self::handle_timeout`] takes it.
+    pub fn news(&self) -> [BorrowedFd<'_>; 2] {
+        [self.prober.as_fd(), self.discoverer.as_fd()]
     }
 
     /// Steering, routes and announcements are those of the snapshot in force.

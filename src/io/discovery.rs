@@ -6,6 +6,9 @@ mod file;
 mod http;
 
 use std::convert::Infallible;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 use std::time::Duration;
 
@@ -35,6 +38,8 @@ pub struct Discoverer {
     asked: Vec<Asked>,
     answers: Sender<Heard>,
     heard: Receiver<Heard>,
+    /// Readable when there are answers.
+    news: Arc<sys::Waker>,
 }
 
 /// A source that is asked until this is dropped.
@@ -45,15 +50,16 @@ struct Asked {
     _stays: Sender<Infallible>,
 }
 
-impl Default for Discoverer {
-    /// Asks nothing yet.
-    fn default() -> Self {
-        let (answers, heard) = channel();
-        Self { asked: Vec::new(), answers, heard }
-    }
-}
-
 impl Discoverer {
+    /// Asks nothing yet.
+    ///
+    /// # Errors
+    /// No descriptor left.
+    pub fn new() -> io::Result<Self> {
+        let (answers, heard) = channel();
+        Ok(Self { asked: Vec::new(), answers, heard, news: Arc::new(sys::Waker::new()?) })
+    }
+
     /// From now on these are asked, and no others. Who was asked before goes on with what he knows.
     pub fn follow<'a>(&mut self, wanted: impl Iterator<Item = (ServiceId, &'a Discovery)>) {
         let mut before = std::mem::take(&mut self.asked);
@@ -65,23 +71,32 @@ impl Discoverer {
         }
     }
 
-    /// The next answer that nobody has taken yet.
-    pub fn next(&self) -> Option<Heard> {
-        self.heard.try_recv().ok()
+    /// The answers that nobody has taken yet, oldest first.
+    pub fn answers(&self) -> impl Iterator<Item = Heard> {
+        self.news.clear();
+        self.heard.try_iter()
     }
 
     fn begin(&mut self, service: ServiceId, discovery: &Discovery) {
         let (stays, leave) = channel();
-        let answers = self.answers.clone();
-        let tell = {
-            let asked = discovery.clone();
-            move |answer| drop(answers.send(Heard { service, asked: asked.clone(), answer }))
+        let (answers, news, asked) = (self.answers.clone(), Arc::clone(&self.news), discovery.clone());
+        let tell = move |answer| {
+            // Who has nobody to tell is about to leave.
+            let _ = answers.send(Heard { service, asked: asked.clone(), answer });
+            news.wake();
         };
         let (inquiry, tell_of_failure) = (inquiry(discovery), tell.clone());
         if let Err(error) = sys::spawn("discovery", move || ask(inquiry, &Leave(leave), tell)) {
             tell_of_failure(Err(format!("nobody can ask it: {}", with_remedy(&error))));
         }
         self.asked.push(Asked { service, discovery: discovery.clone(), _stays: stays });
+    }
+}
+
+impl AsFd for Discoverer {
+    /// Readable when there are [`Self::answers`].
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.news.as_fd()
     }
 }
 

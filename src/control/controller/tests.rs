@@ -117,6 +117,19 @@ fn an_operator_and_a_check_take_a_backend_out_and_neither_takes_back_the_others_
 }
 
 #[test]
+fn a_first_answer_makes_another_policy_only_if_it_is_a_bad_one() {
+    let mut world = World::new(&two_services());
+    world.settles();
+    let policy = |world: &World| world.controller.shared().policy.load_full();
+    let before = policy(&world);
+    world.sees("web/b1", Health::Up);
+    assert!(Arc::ptr_eq(&before, &policy(&world)), "whose first answers are good changes nothing");
+    world.sees("web/b2", Health::Down);
+    assert!(!Arc::ptr_eq(&before, &policy(&world)));
+    assert_eq!(world.picks("web"), ["b1"]);
+}
+
+#[test]
 fn backups_serve_while_nobody_else_does() {
     let mut world = World::new(&two_services());
     world.sees("web/b1", Health::Down);

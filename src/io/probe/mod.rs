@@ -29,7 +29,8 @@ use crate::control::health::{Answer, Change, Checks, Outcome, Question, Question
 use crate::engine::{Instant, Shared};
 
 const WAKER: Token = Token(usize::MAX);
-/// Sockets at once, at most, and at most half of those that this process may have: what is beyond waits.
+/// Sockets at once, at most, and at most half of those that this process may have, which is told to be as many as it may:
+/// what is beyond waits.
 const MOST_SOCKETS: u64 = 8192;
 
 /// The thread that asks. Dropping it ends it.
@@ -64,11 +65,10 @@ impl Prober {
             mailbox.set_listener(Arc::clone(&waker));
         }
         shared.heard.listen();
-        let snapshot = Arc::clone(&shared.policy.load().snapshot);
         let seed = shared.seed ^ 4;
-        let tunnels = Tunnels::new(snapshot.gateway.mtu, seed);
+        let tunnels = Tunnels::new(shared.policy.load().snapshot.gateway.mtu, seed);
         let desk = Arc::new(Desk {
-            snapshot: ArcSwapOption::from(Some(snapshot)),
+            snapshot: ArcSwapOption::empty(),
             stop: AtomicBool::new(false),
             changes: SegQueue::new(),
             news: sys::Waker::new()?,
@@ -82,7 +82,7 @@ impl Prober {
             pending: Slab::new(),
             deadlines: BinaryHeap::new(),
             poll,
-            most: usize::try_from((sys::descriptor_limit() / 2).clamp(16, MOST_SOCKETS)).expect("a small number"),
+            most: usize::try_from((sys::raise_descriptor_limit() / 2).clamp(16, MOST_SOCKETS)).expect("a small number"),
         };
         let thread = sys::spawn("prober", move || asker.run())?;
         Ok(Self { desk, waker, thread: Some(thread) })
@@ -147,9 +147,14 @@ struct Pending {
 impl Asker {
     fn run(mut self) {
         let mut events = Events::with_capacity(1024);
+        let mut adopted = Arc::clone(&self.shared.policy.load().snapshot);
+        self.checks.adopt(&adopted, sys::now());
         while !self.desk.stop.load(Relaxed) {
-            if let Some(snapshot) = self.desk.snapshot.swap(None) {
+            // The same again comes with each change of a backend's health.
+            let other = self.desk.snapshot.swap(None).filter(|other| !Arc::ptr_eq(other, &adopted));
+            if let Some(snapshot) = other {
                 self.checks.adopt(&snapshot, sys::now());
+                adopted = snapshot;
             }
             self.ask();
             self.serve_tunnels();

@@ -19,7 +19,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::engine::Instant;
 
-pub use process::{become_real_time, fill_with_random, lock_memory};
+pub use process::{become_real_time, fill_with_random, lock_memory, raise_descriptor_limit};
 pub use socket::{
     Received, packet_socket, ping_socket, raw_socket, receive_all_multicast, receive_from, reset_on_close,
     tell_traffic_class, udp_socket,
@@ -212,14 +212,6 @@ pub fn peer_groups(socket: &UnixStream) -> io::Result<Vec<u32>> {
     })?;
     groups.truncate(length as usize / size_of::<libc::gid_t>());
     Ok(groups)
-}
-
-/// How many descriptors this process may have open.
-pub fn descriptor_limit() -> u64 {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: the call writes one rlimit, which lives until it returns; it cannot fail for a known resource.
-    unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
-    limit.rlim_cur
 }
 
 /// Our effective user.

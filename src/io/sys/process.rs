@@ -1,4 +1,4 @@
-//! What a process asks of the kernel for itself: random bytes, a place before others, memory that stays.
+//! What a process asks of the kernel for itself: random bytes, a place before others, memory that stays, descriptors.
 
 use std::io;
 
@@ -20,6 +20,18 @@ pub fn fill_with_random(buffer: &mut [u8]) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Lets this process have as many descriptors open as it may: most systems give 1,024 at first, for programs that use
+/// select(2). How many that are now.
+pub fn raise_descriptor_limit() -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the call writes one rlimit, which lives until it returns; it cannot fail for a known resource.
+    unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
+    let raised = libc::rlimit { rlim_cur: limit.rlim_max, ..limit };
+    // SAFETY: the call reads one rlimit, which lives until it returns.
+    let set = check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const raised) });
+    if set.is_ok() { limit.rlim_max } else { limit.rlim_cur }
 }
 
 /// Has the calling thread run before all threads without real-time priority, as soon as it has something to do.

@@ -113,11 +113,14 @@ fn checked(lab: &Lab, _: &Setup) {
         tell(what, begun.elapsed());
     };
     tell("all up", all_are(&gateway, "up"));
-    let before = gateway.busy();
-    thread::sleep(Duration::from_secs(10));
-    for (thread, busy) in gateway.busy() {
-        tell(&format!("{thread} in 10 s:"), busy - before.get(&thread).copied().unwrap_or_default());
-    }
+    let busy_in = |what: &str, work: &dyn Fn()| {
+        let before = gateway.busy();
+        work();
+        for (thread, busy) in gateway.busy() {
+            tell(&format!("{thread} {what}"), busy - before.get(&thread).copied().unwrap_or_default());
+        }
+    };
+    busy_in("in 10 s", &|| thread::sleep(Duration::from_secs(10)));
     say(&mut std::io::stdout(), &format!("{} MiB, ", gateway.resident() >> 20));
 
     assert_eq!(gateway.items("show backends").len(), BACKENDS);
@@ -131,8 +134,8 @@ fn checked(lab: &Lab, _: &Setup) {
 
     // All that is sent to them is lost without a word.
     addresses("del");
-    tell("all down", all_are(&gateway, "down"));
+    busy_in("meanwhile", &|| tell("all down", all_are(&gateway, "down")));
     timed("show services", &|| drop(gateway.ask("show services").succeeded()));
     addresses("add");
-    tell("all up again", all_are(&gateway, "up"));
+    busy_in("meanwhile", &|| tell("all up again", all_are(&gateway, "up")));
 }
