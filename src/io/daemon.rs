@@ -111,7 +111,8 @@ impl Daemon {
         };
         for (id, queue) in (0..count).map(WorkerId).zip(queues) {
             let engine = Engine::new(&shared, id, sys::now());
-            let worker = Worker::new(id, Segmenting::new(TunPort::new(queue)), engine, Arc::clone(&daemon.mailboxes));
+            let port = Segmenting::new(TunPort::new(queue, daemon.tun.offloads()));
+            let worker = Worker::new(id, port, engine, Arc::clone(&daemon.mailboxes));
             let thread = sys::spawn(&format!("worker-{}", id.0), move || worker.run());
             daemon.workers.push(thread.map_err(StartError::System)?);
         }

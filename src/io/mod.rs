@@ -9,6 +9,7 @@ pub mod daemon;
 pub mod decap;
 pub mod diagnosis;
 pub mod discovery;
+pub mod gather;
 pub mod key_file;
 mod lanes;
 pub mod log;

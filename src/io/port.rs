@@ -1,14 +1,15 @@
 //! Where packets come from and go to: one small trait, and the memory that a batch of them lies in.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::time::Duration;
 
 use super::sys::Waker;
+use super::tun::Granted;
 use crate::engine::Instant;
 use crate::wire::{Malformed, OFFLOAD_LEN, Offload, Packet};
 
 /// Most packets of a batch: a bound on how old the time is that they are handled with.
-const MAX_PACKETS: usize = 64;
+pub const MAX_PACKETS: usize = 64;
 /// Most bytes of a batch, so that it stays in the second-level cache.
 const MAX_BYTES: usize = 256 << 10;
 /// What a read must offer, or the kernel cuts the packet short without notice: header and the longest packet, IPv6's.
@@ -34,6 +35,20 @@ pub trait PacketPort {
     /// # Errors
     /// As [`send`](Self::send).
     fn send_pieces(&mut self, pieces: [&[u8]; 2]) -> io::Result<()>;
+
+    /// Which super-packets it takes that are not of the kernel's making.
+    fn takes(&self) -> Granted {
+        Granted::Nothing
+    }
+
+    /// Sends one packet that lies in pieces, its offload header in front.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    fn send_gathered(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<()> {
+        let mut frame: Vec<u8> = pieces.iter().flat_map(|piece| piece.iter().copied()).collect();
+        self.send(&mut frame).map(drop)
+    }
 
     /// Waits until there is something to receive, the waker is woken (of which it takes note), or the time (`None` =
     /// for ever) is over.
@@ -105,7 +120,28 @@ impl Batch {
         self.frames.iter().map(|(start, len)| self.arena[*start..start + len].get(OFFLOAD_LEN..).unwrap_or_default())
     }
 
-    /// The nth packet.
+    /// The nth packet, without its offload header.
+    #[inline]
+    pub fn packet(&self, n: usize) -> &[u8] {
+        let (start, len) = self.frames[n];
+        self.arena[start..start + len].get(OFFLOAD_LEN..).unwrap_or_default()
+    }
+
+    /// The nth packet, as [`Frame::seal`] has left it.
+    #[inline]
+    pub fn sealed(&mut self, n: usize) -> &mut [u8] {
+        let (start, len) = self.frames[n];
+        &mut self.arena[start..start + len]
+    }
+
+    /// Cuts the nth packet to this length, the offload header not counted.
+    #[inline]
+    pub fn shorten(&mut self, n: usize, len: usize) {
+        let frame = &mut self.frames[n].1;
+        *frame = (OFFLOAD_LEN + len).min(*frame);
+    }
+
+    /// The nth packet, to be parsed.
     #[inline]
     pub fn frame(&mut self, n: usize) -> Frame<'_> {
         let (start, len) = self.frames[n];

@@ -1,10 +1,11 @@
 //! A port that gets rid of every super-packet, even where the kernel refuses it.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::time::Duration;
 
 use super::port::{Batch, PacketPort, Sent};
 use super::sys::Waker;
+use super::tun::Granted;
 use crate::engine::Instant;
 use crate::wire::{Gso, OFFLOAD_LEN, Offload, Packet, segment};
 
@@ -69,6 +70,15 @@ impl<P: PacketPort> PacketPort for Segmenting<P> {
     #[inline]
     fn send_pieces(&mut self, pieces: [&[u8]; 2]) -> io::Result<()> {
         self.port.send_pieces(pieces)
+    }
+
+    fn takes(&self) -> Granted {
+        self.port.takes()
+    }
+
+    #[inline]
+    fn send_gathered(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<()> {
+        self.port.send_gathered(pieces)
     }
 
     fn wait(&mut self, waker: &Waker, timeout: Option<Duration>) -> io::Result<()> {

@@ -1,12 +1,12 @@
 //! One queue of the TUN as a packet port.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
 use super::port::{Batch, PacketPort, Sent};
 use super::sys::{self, Waker};
-use super::tun::TunQueue;
+use super::tun::{Granted, TunQueue};
 use crate::engine::Instant;
 use crate::wire::OFFLOAD_LEN;
 
@@ -17,14 +17,15 @@ const COPIED: usize = 512;
 #[derive(Debug)]
 pub struct TunPort {
     queue: TunQueue,
+    granted: Granted,
     /// Where small packets that lie in pieces are put together.
     small: Vec<u8>,
 }
 
 impl TunPort {
-    /// A port on this queue.
-    pub fn new(queue: TunQueue) -> Self {
-        Self { queue, small: Vec::new() }
+    /// A port on this queue of a TUN with these offloads.
+    pub fn new(queue: TunQueue, granted: Granted) -> Self {
+        Self { queue, granted, small: Vec::new() }
     }
 }
 
@@ -48,14 +49,23 @@ impl PacketPort for TunPort {
 
     #[inline]
     fn send_pieces(&mut self, [headers, payload]: [&[u8]; 2]) -> io::Result<()> {
-        let Self { queue, small } = self;
+        let Self { queue, small, .. } = self;
         let offload = [0; OFFLOAD_LEN];
         if payload.len() > COPIED {
-            return queue.write_vectored(&[&offload, headers, payload].map(io::IoSlice::new)).map(drop);
+            return queue.write_vectored(&[&offload, headers, payload].map(IoSlice::new)).map(drop);
         }
         small.clear();
         [&offload, headers, payload].into_iter().for_each(|piece| small.extend_from_slice(piece));
         queue.write(small).map(drop)
+    }
+
+    fn takes(&self) -> Granted {
+        self.granted
+    }
+
+    #[inline]
+    fn send_gathered(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<()> {
+        self.queue.write_vectored(pieces).map(drop)
     }
 
     fn wait(&mut self, waker: &Waker, timeout: Option<Duration>) -> io::Result<()> {

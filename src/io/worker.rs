@@ -9,14 +9,16 @@ use std::time::Duration;
 use crossbeam_queue::{ArrayQueue, SegQueue};
 
 use super::copying::Again;
+use super::gather::Gather;
 use super::port::{Batch, Frame, PacketPort, Sent};
 use super::sys::{self, Waker};
 use super::words::in_words;
 use crate::config::OnDown;
 use crate::engine::conntrack::FlowRef;
 use crate::engine::{DropReason, Engine, Instant, NoTrace, Outgoing, Verdict, WorkerId};
+use crate::wire::gather::Part;
 use crate::wire::tunnel::{self, Scratch};
-use crate::wire::{Offload, Packet};
+use crate::wire::{OFFLOAD_LEN, Offload, Packet};
 
 /// Packets that may wait for a worker that did not receive them itself.
 const HANDOFF_SLOTS: usize = 1024;
@@ -126,6 +128,7 @@ pub struct Worker<P> {
     engine: Engine,
     mailboxes: Arc<[Mailbox]>,
     batch: Batch,
+    gather: Gather,
     /// Where packets are wrapped for their tunnels.
     wrapping: Scratch,
     next_timeout: Instant,
@@ -134,8 +137,8 @@ pub struct Worker<P> {
 impl<P: PacketPort> Worker<P> {
     /// A worker on this port; `mailboxes` are all workers', its own included.
     pub fn new(id: WorkerId, port: P, engine: Engine, mailboxes: Arc<[Mailbox]>) -> Self {
-        let (batch, wrapping) = (Batch::default(), Scratch::default());
-        Self { id, port, engine, mailboxes, batch, wrapping, next_timeout: Instant::ZERO }
+        let (batch, gather, wrapping) = (Batch::default(), Gather::new(port.takes()), Scratch::default());
+        Self { id, port, engine, mailboxes, batch, gather, wrapping, next_timeout: Instant::ZERO }
     }
 
     /// Serves until it is told to stop.
@@ -175,9 +178,26 @@ impl<P: PacketPort> Worker<P> {
         self.engine.counters().batches.add(1);
         self.engine.foresee(self.batch.packets(), sys::prefetch);
         for n in 0..self.batch.len() {
-            let frame = self.batch.frame(n);
-            process(frame, &mut self.engine, &mut self.port, &mut self.wrapping, &self.mailboxes, now);
+            let mut frame = self.batch.frame(n);
+            let leaves =
+                process(&mut frame, &mut self.engine, &mut self.port, &mut self.wrapping, &self.mailboxes, now);
+            if let Some(Leaving { len, part }) = leaves {
+                self.batch.shorten(n, len);
+                self.gather.add(&self.batch, n, part);
+            }
+            if self.engine.has_mail() {
+                // What this packet has set free follows it.
+                self.send_gathered();
+                send_own(&mut self.engine, &mut self.port);
+            }
         }
+        self.send_gathered();
+    }
+
+    #[inline]
+    fn send_gathered(&mut self) {
+        let Self { engine, batch, port, gather, .. } = self;
+        gather.send(batch, port, |len, sent| count_sent(engine, &sent, len));
     }
 
     /// Packets handed over by other workers, and flows to be ended; true if there may be more.
@@ -200,8 +220,15 @@ impl<P: PacketPort> Worker<P> {
         }
         for _ in 0..64 {
             let Some(mut bytes) = mailbox.handed.pop() else { return false };
-            let frame = Frame::new(&mut bytes);
-            process(frame, &mut self.engine, &mut self.port, &mut self.wrapping, &self.mailboxes, now);
+            let mut frame = Frame::new(&mut bytes);
+            let leaves =
+                process(&mut frame, &mut self.engine, &mut self.port, &mut self.wrapping, &self.mailboxes, now);
+            if let Some(Leaving { len, .. }) = leaves {
+                count_sent(&self.engine, &self.port.send(&mut bytes[..OFFLOAD_LEN + len]), len);
+            }
+            if self.engine.has_mail() {
+                send_own(&mut self.engine, &mut self.port);
+            }
         }
         true
     }
@@ -228,21 +255,34 @@ impl<P: PacketPort> Worker<P> {
     }
 }
 
-/// Takes one packet through the engine and does what the verdict says.
+/// A packet that is to leave, sealed.
+struct Leaving {
+    /// Bytes of it.
+    len: usize,
+    part: Option<Part>,
+}
+
+/// Takes one packet through the engine and does what the verdict says, but for sending: what is to be forwarded, and what
+/// the engine has to say itself.
 #[inline]
 fn process<P: PacketPort>(
-    mut frame: Frame<'_>,
+    frame: &mut Frame<'_>,
     engine: &mut Engine,
     port: &mut P,
     wrapping: &mut Scratch,
     mailboxes: &[Mailbox],
     now: Instant,
-) {
+) -> Option<Leaving> {
+    let mut leaves = None;
     let (verdict, len, offload) = match frame.packet() {
         Ok(mut packet) => {
             let verdict = engine.handle(&mut packet, now, &mut NoTrace);
             if packet.tunnel().is_some() {
-                return send_wrapped(&mut packet, engine, port, wrapping);
+                send_wrapped(&mut packet, engine, port, wrapping);
+                return None;
+            }
+            if verdict == Verdict::Forward {
+                leaves = Some(Leaving { len: packet.bytes().len(), part: Part::of(&packet) });
             }
             (verdict, packet.bytes().len(), *packet.offload())
         }
@@ -252,10 +292,7 @@ fn process<P: PacketPort>(
         }
     };
     match verdict {
-        Verdict::Forward => match port.send(frame.seal(len, &offload)) {
-            Ok(how) => count_sent(engine, how, len),
-            Err(_) => engine.counters().forward_failed(DropReason::SendFailed),
-        },
+        Verdict::Forward => drop(frame.seal(len, &offload)),
         Verdict::Handoff(owner) => {
             let mailbox = &mailboxes[usize::from(owner.0)];
             match mailbox.handed.push(frame.seal(len, &offload).to_vec()) {
@@ -268,24 +305,25 @@ fn process<P: PacketPort>(
         }
         Verdict::Reply | Verdict::Consume | Verdict::Drop(_) => {}
     }
-    if engine.has_mail() {
-        send_own(engine, port);
-    }
+    leaves
 }
 
 #[inline]
-fn count_sent(engine: &Engine, how: Sent, len: usize) {
+fn count_sent(engine: &Engine, sent: &io::Result<Sent>, len: usize) {
     let counters = engine.counters();
-    counters.sent.count(len);
-    if how == Sent::Segmented {
-        counters.segmented.add(1);
+    match sent {
+        Err(_) => counters.forward_failed(DropReason::SendFailed),
+        Ok(how) => {
+            counters.sent.count(len);
+            counters.segmented.add(u64::from(*how == Sent::Segmented));
+        }
     }
 }
 
 /// Sends a packet into its tunnel, in as many outer packets as it takes, up to the first that is refused. What has left
 /// was sent; the packet itself is lost if any of it is, and its sender will send it again.
 #[inline]
-fn send_wrapped<P: PacketPort>(packet: &mut Packet<'_>, engine: &mut Engine, port: &mut P, wrapping: &mut Scratch) {
+fn send_wrapped<P: PacketPort>(packet: &mut Packet<'_>, engine: &Engine, port: &mut P, wrapping: &mut Scratch) {
     let (mut packets, mut bytes, mut refused) = (0, 0, false);
     tunnel::emit(packet, wrapping, |headers, payload| {
         refused = refused || port.send_pieces([headers, payload]).is_err();
@@ -298,9 +336,6 @@ fn send_wrapped<P: PacketPort>(packet: &mut Packet<'_>, engine: &mut Engine, por
     sent.bytes.add(bytes);
     if refused {
         engine.counters().forward_failed(DropReason::SendFailed);
-    }
-    if engine.has_mail() {
-        send_own(engine, port);
     }
 }
 

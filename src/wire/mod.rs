@@ -6,6 +6,7 @@
 mod address;
 pub mod build;
 pub mod checksum;
+pub mod gather;
 pub mod icmp;
 mod ip;
 mod mss;

@@ -71,7 +71,7 @@ fn bulk_tcp_passes_where_the_kernel_refuses_super_packets() {
         set("ipv6/conf/all/forwarding", "1");
         let (tun, mut queues) = Tun::create(&tun_config(1, Offloads::All)).unwrap();
         let routes = Routes::add(&tun, OURS.map(|address| Prefix::host(ip(address))).to_vec()).unwrap();
-        let port = Segmenting::new(Faulty::new(TunPort::new(queues.pop().unwrap()), &faults));
+        let port = Segmenting::new(Faulty::new(TunPort::new(queues.pop().unwrap(), tun.offloads()), &faults));
         let engine = Engine::new(&shared, WorkerId(0), sys::now());
         (tun, routes, Worker::new(WorkerId(0), port, engine, Arc::clone(&mailboxes)))
     };
