@@ -84,8 +84,8 @@ impl Shared {
         affinity.unwrap_or(0) as u64
     }
 
-    /// These ids are free: they will be given to others, whose counters begin at zero and who have no clients yet. To be
-    /// called when no flow has them, and no policy that a worker may still go by.
+    /// These ids are free: they will be given to others, whose counters begin at zero, and who have no clients and no
+    /// failures yet. To be called when no flow has them, and no policy that a worker may still go by.
     pub fn forget(&self, services: impl IntoIterator<Item = ServiceId>, backends: impl IntoIterator<Item = BackendId>) {
         for id in services {
             self.counters.forget_service(id);
@@ -95,6 +95,7 @@ impl Shared {
         for id in &backends {
             debug_assert_eq!(self.loads.get(*id), 0, "{id:?} has flows");
             self.counters.forget_backend(*id);
+            self.failures.restart(*id, 0);
         }
         self.policy.load().affinities().for_each(|affinity| affinity.forget(&backends));
     }

@@ -237,9 +237,13 @@ impl Observations {
                 }
                 continue;
             }
-            if one.has_paused(count, passive.eject_for, now) {
+            if one.is_down() {
+                // What fails now says nothing of it once checks have found that it is up again.
+                one.run = None;
                 failures.restart(backend, 0);
-            } else if count >= u32::from(passive.failures) && ejected < most && !one.is_down() {
+            } else if one.has_paused(count, passive.eject_for, now) {
+                failures.restart(backend, 0);
+            } else if count >= u32::from(passive.failures) && ejected < most {
                 let why = format!("{count} new flows failed in a row: {}", last.name());
                 let observed = Observed { health: Health::Down, reason: Some(why.clone()), since: now };
                 one.ejected = Some(Ejection { until: now + passive.eject_for, observed });

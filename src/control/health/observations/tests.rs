@@ -181,3 +181,15 @@ fn who_is_down_by_checks_as_well_gets_no_flows_when_its_ejection_is_over() {
     assert_eq!(observe(&mut observed, 0, true, &snapshot), EventKind::Up);
     assert_eq!(shares(&observed, &snapshot), [2, 1, 1]);
 }
+
+#[test]
+fn what_fails_while_checks_say_down_ejects_nobody_who_is_up_again() {
+    let snapshot = snapshot(THREE, "[service.passive]\nfailures = 3");
+    let (mut observed, failures) = (with_down(&snapshot, &[0]), Failures::default());
+    fail(&failures, 0, 9);
+    assert_eq!(observed.review(&failures, &snapshot, at(0)), (false, vec![]));
+    observe(&mut observed, 0, true, &snapshot);
+    assert_eq!(observed.review(&failures, &snapshot, at(50)), (false, vec![]));
+    fail(&failures, 0, 3);
+    assert!(observed.review(&failures, &snapshot, at(100)).0, "what fails from now on does");
+}
