@@ -117,6 +117,23 @@ mod tests {
     }
 
     #[test]
+    fn what_was_found_is_kept_soon_and_taken_up_by_the_next_process() {
+        let mut controller = gateway(&text("/tmp/a.toml", ""));
+        hears(&mut controller, &["10.0.0.1", "10.0.0.2"]);
+        let is_kept = |controller: &mut Controller, seconds| {
+            controller.handle_timeout(START + Duration::from_secs(seconds));
+            controller.effects().found
+        };
+        assert_eq!([0, 1, 2, 3].map(|seconds| is_kept(&mut controller, seconds)), [false, false, true, false]);
+        hears(&mut controller, &["10.0.0.1", "10.0.0.2"]);
+        assert!(!is_kept(&mut controller, 60) && is_kept(&mut controller, 3600), "it is as good as new");
+        let kept = controller.sources().to_keep(&controller.snapshot());
+        let mut next = gateway(&text("/tmp/a.toml", ""));
+        next.restore_found(kept, START);
+        assert_eq!(pool(&next), pool(&controller));
+    }
+
+    #[test]
     fn what_is_gone_is_retired_and_what_cannot_be_a_backend_is_told() {
         let mut controller = gateway(&text("/tmp/a.toml", ""));
         hears(&mut controller, &["10.0.0.1", "10.0.0.2", "192.0.2.1:8080"]);

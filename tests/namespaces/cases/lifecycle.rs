@@ -223,20 +223,33 @@ fn announced(lab: &Lab, setup: &Setup) {
     let (vip, backend) =
         setup.pick(("198.51.100.80", "10.0.0.1".to_string()), ("2001:db8:1::80", format!("[{}]", setup.backend("b1"))));
     let at = setup.pick(format!("{vip}:80"), format!("[{vip}]:80"));
-    let _gateway = Tungate::start(
-        lab,
-        &format!(
+    let configuration = |announced: &str| {
+        format!(
             "[gateway]\nworkers = {workers}\nsource-addresses = [\"10.99.0.10\", \"fd00:99::10\"]\n\
-             announce-on = [\"to-client\"]\n\
+             announce-on = [{announced}]\n\
              [[service]]\nname = \"web\"\nlisten = [\"{at}\"]\n\
              backends = [{{ name = \"b1\", address = \"{backend}:{HTTP}\" }}]\n"
-        ),
-    );
+        )
+    };
+    let gateway = Tungate::start(lab, &configuration(""));
+    let file = lab.folder().join("tungate.toml");
+    let reload = |announced: &str| {
+        fs::write(&file, gateway.placed(&configuration(announced))).expect("the lab's folder takes files");
+        gateway.ask("reload")
+    };
+    let patience = |seconds: u8| format!("curl -sS --globoff --max-time {seconds} http://{at}/");
+    assert!(!lab.client().run(&patience(1)).status.success(), "nobody says where it is");
+    let refused = reload("\"to-nobody\"");
+    assert!(refused.status.code() == Some(1) && refused.stderr.contains("to-nobody"), "{}", refused.report());
+    reload("\"to-client\"").succeeded();
     if setup.pick(true, false) {
         lab.client().run(&format!("arping -c 1 -w 5 -I eth0 {vip}")).succeeded();
     }
-    let answer = lab.client().run(&format!("curl -sS --globoff --max-time 5 http://{at}/")).succeeded();
+    let answer = lab.client().run(&patience(5)).succeeded();
     assert_eq!(answer, format!("b1 {}\n", setup.seen_source()));
+    reload("").succeeded();
+    lab.client().run("ip neigh flush all").succeeded();
+    assert!(!lab.client().run(&patience(1)).status.success(), "nobody says any more where it is");
 }
 
 /// Packets would come to the TUN and go nowhere.
