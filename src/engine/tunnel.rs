@@ -3,7 +3,7 @@
 use super::conntrack::{Direction, Flow, FlowKey};
 use super::nat::Rewrite;
 use super::path::Path;
-use super::verdict::{DropReason, Route, TraceSink, Verdict};
+use super::verdict::{DropReason, NoTrace, Route, TraceSink, Verdict};
 use super::{Engine, Instant};
 use crate::config::ServiceId;
 use crate::wire::icmp::{self, Error};
@@ -121,6 +121,23 @@ impl Engine {
             Ok(()) => Verdict::Forward,
             Err(mtu) => self.too_big(packet, mtu, now),
         }
+    }
+
+    /// The same for a later fragment of such a packet.
+    ///
+    /// # Errors
+    /// Why it is dropped, of which its sender is not told (R9).
+    pub(super) fn wrap_by_hash(
+        &self,
+        key: &FlowKey,
+        fragment: &mut Packet<'_>,
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        if fragment.ttl() <= 1 {
+            return Err(DropReason::TtlExceeded);
+        }
+        let (_, path) = self.path_by_hash(key).ok_or(DropReason::FlowTableFull)?;
+        wrap(path, entropy(key), fragment, now, &mut NoTrace).map_err(|_| DropReason::TooBig)
     }
 
     /// Where packets with this key go whose flow is not known, if they are for a DSR service.

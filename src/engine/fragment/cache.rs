@@ -6,7 +6,7 @@ use std::time::Duration;
 use foldhash::fast::RandomState;
 
 use crate::config::Timeouts;
-use crate::engine::conntrack::{Direction, FlowRef};
+use crate::engine::conntrack::{Direction, FlowKey, FlowRef};
 use crate::engine::verdict::DropReason;
 use crate::engine::{Instant, Outgoing};
 use crate::wire::{Address, Fragment, Packet, Protocol};
@@ -50,6 +50,8 @@ pub(in crate::engine) enum Way {
     /// Where their flow goes, with this identification. What follows in a TCP segment ends so far behind `sequence` as the
     /// datagram is long.
     Flow { flow: FlowRef, direction: Direction, id: u32, sequence: Option<u32> },
+    /// Into the tunnel that their first one has gone by, which had no flow and these ends.
+    ByHash(FlowKey),
     /// Nowhere: they are a ping to us, and each is answered with its like.
     Echo,
 }

@@ -72,6 +72,10 @@ impl Engine {
             return verdict;
         };
         let verdict = self.follow(&key.tuple(), packet, now, trace);
+        if verdict == Verdict::Forward && self.shared.table.find(&key).is_none() && packet.tunnel().is_some() {
+            self.release(datagram, &Way::ByHash(key), now);
+            return verdict;
+        }
         let known = if verdict == Verdict::Forward { self.shared.table.find(&key) } else { None };
         let Some((flow, direction)) = known else {
             let reason = if let Verdict::Drop(reason) = verdict { reason } else { DropReason::NoFlow };
@@ -97,6 +101,7 @@ impl Engine {
                     let passed = self.pass_fragment(flow, *direction, (*id, *sequence), &mut fragment, now);
                     passed.map(|()| tunnel::leaving(&mut fragment))
                 }
+                Way::ByHash(key) => self.wrap_by_hash(key, &mut fragment, now).map(|()| tunnel::leaving(&mut fragment)),
                 Way::Echo => icmp::echo_reply(&fragment).map(|reply| vec![reply]).ok_or(DropReason::Protocol),
             };
             match leaves {
@@ -112,6 +117,7 @@ impl Engine {
                 let passed = self.pass_fragment(flow, *direction, (*id, *sequence), packet, now);
                 passed.map_or_else(Verdict::Drop, |()| Verdict::Forward)
             }
+            Way::ByHash(key) => self.wrap_by_hash(key, packet, now).map_or_else(Verdict::Drop, |()| Verdict::Forward),
             Way::Echo => self.answer_echo(packet),
         }
     }

@@ -16,7 +16,22 @@ fn r99_what_may_be_cut_is_cut_before_it_is_wrapped_and_goes_one_way() {
 
 #[test]
 fn r99_fragments_of_a_client_follow_their_first_into_the_tunnel_and_may_be_cut_again() {
-    let mut world = World::new(CONFIG);
+    check_fragments(&mut World::new(CONFIG));
+}
+
+/// R39: the flow of the first one has no room.
+#[test]
+fn r99_fragments_follow_their_first_where_that_has_gone_by_hash() {
+    let mut world = World::new(&CONFIG.replace("[gateway]", "[gateway]\nmax-flows = 1"));
+    world.client(1).syn("web").wrapped(GRE);
+    world.client(1).sends("web", &segment("ACK", 1_001, 1)).wrapped(GRE);
+    check_fragments(&mut world);
+    assert_eq!(world.states(), [State::Established]);
+    world.check_invariants();
+}
+
+/// A datagram in two fragments, the second one first, arrives whole.
+fn check_fragments(world: &mut World) {
     let whole = without_df(datagram(CLIENT, "192.0.2.12:5000", 2980));
     let fragment = |from: usize, to: usize, more: u8| {
         let mut packet = [&whole[..20], &whole[20 + from..20 + to]].concat();
