@@ -3,6 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+use super::describe::icmp_name;
 use super::explain::explain;
 use super::filter::FlowFilter;
 use super::rows::{BackendRow, ConfigRow, CountRow, DropRow, FlowRow, ServiceRow, SourceRow, WorkerRow};
@@ -12,7 +13,7 @@ use crate::control::history::Source;
 use crate::control::{Admit, Controller};
 use crate::engine::conntrack::{Direction, Flow, FlowRef, State as FlowState};
 use crate::engine::{DropReason, Instant, Shared};
-use crate::wire::Prefix;
+use crate::wire::{Address, Prefix};
 
 /// Flows in one part of an answer.
 const FLOWS_A_PART: usize = 256;
@@ -29,6 +30,8 @@ pub struct State<'a> {
     pub now: Instant,
     /// Reads the file that the daemon was started with.
     pub read_file: &'a dyn Fn() -> Result<Source, String>,
+    /// Says why packets for this address do not come to the gateway, if they do not.
+    pub kept: &'a dyn Fn(Address) -> Option<String>,
     /// Says why the machine cannot take a configuration, if it cannot.
     pub admit: Admit<'a>,
 }
@@ -75,7 +78,7 @@ pub fn answer(request: Request, state: &mut State<'_>) -> Responses {
         Request::Rollback { steps } => one(operate::rollback(state, steps)),
         Request::Operate(said) => one(operate::operate(state, said)),
         Request::Explain(probe) => one(match hex::decode(&probe.packet) {
-            Some(mut packet) => Response::Explained(Box::new(explain(shared, &mut packet, state.now))),
+            Some(mut packet) => Response::Explained(Box::new(explain(shared, &mut packet, state.kept, state.now))),
             None => Response::Refused("the packet is not written in pairs of hexadecimal digits".to_owned()),
         }),
     }
@@ -122,6 +125,7 @@ fn services(controller: &Controller, snapshot: &Snapshot, now: Instant) -> Vec<S
 
 fn backends(state: &State<'_>, snapshot: &Snapshot, service: Option<&str>) -> Response {
     let (controller, shared) = (&*state.controller, state.controller.shared());
+    let policy = shared.policy.load();
     let wanted = match service.map(|name| snapshot.find_service(name)).transpose() {
         Ok(wanted) => wanted,
         Err(not_found) => return Response::NotFound(not_found),
@@ -129,6 +133,8 @@ fn backends(state: &State<'_>, snapshot: &Snapshot, service: Option<&str>) -> Re
     let row = |backend: &crate::config::Backend| {
         let id = backend.id;
         let standing = controller.standing(snapshot, backend);
+        let path = policy.path(id);
+        let lost = path.and_then(|path| path.last_loss().map(|(head, at)| (path.tunnel().family(), head, at)));
         let (admin_age, admin_left) = standing.overridden.map(|said| controller.age(said, state.now)).unzip();
         let sum = |of: fn(&crate::engine::counters::FlowCounters) -> &crate::engine::counters::Counter| {
             shared.counters.sum(|worker| of(worker.backend(id)))
@@ -155,6 +161,10 @@ fn backends(state: &State<'_>, snapshot: &Snapshot, service: Option<&str>) -> Re
             packets_out: sum(|c| &c.outbound.packets),
             bytes_out: sum(|c| &c.outbound.bytes),
             unreachable: sum(|c| &c.unreachable),
+            last_icmp: lost.map(|(family, [kind, code], _)| icmp_name(family, kind, code)),
+            last_icmp_age_s: lost.map(|(.., at)| state.now.since(at).as_secs()),
+            path_mtu: path.map(|path| path.mtu(state.now)),
+            path_mtu_left_s: path.and_then(|path| path.learned_for(state.now)).map(|left| left.as_secs()),
         }
     };
     let all = snapshot.all_backends();
@@ -192,6 +202,7 @@ fn flow_row(flow: &Flow, snapshot: &Snapshot, now: Instant) -> FlowRow {
         idle_s: flow.idle(now).as_secs(),
         packets: count(|traffic| &traffic.packets),
         bytes: count(|traffic| &traffic.bytes),
+        one_way: flow.is_tunnelled(),
         synced: false,
     }
 }

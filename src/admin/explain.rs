@@ -7,11 +7,17 @@ use super::hex;
 use super::rows::{Explanation, Stage};
 use crate::engine::conntrack::FlowKey;
 use crate::engine::{Engine, Instant, Route, Shared, TraceSink, Verdict, WorkerId};
-use crate::wire::{Offload, Packet, tunnel};
+use crate::wire::{Address, Offload, Packet, tunnel};
 
 /// What the gateway would do with this packet now. Nothing happens to the gateway: a rehearsal of it decides, in which
-/// every port is free, and schedulers that take turns begin with the first.
-pub fn explain(shared: &Arc<Shared>, packet: &mut [u8], now: Instant) -> Explanation {
+/// every port is free, and schedulers that take turns begin with the first. `kept` says why packets for an address never
+/// come to the gateway, if they do not.
+pub fn explain(
+    shared: &Arc<Shared>,
+    packet: &mut [u8],
+    kept: &dyn Fn(Address) -> Option<String>,
+    now: Instant,
+) -> Explanation {
     let mut stages = Stages::default();
     let parsed = Packet::parse(packet, Offload::default());
     let flow = parsed.as_ref().ok().and_then(key).and_then(|key| shared.table.find(&key));
@@ -20,6 +26,9 @@ pub fn explain(shared: &Arc<Shared>, packet: &mut [u8], now: Instant) -> Explana
     let (verdict, mut out) = match parsed {
         Ok(mut packet) => {
             stages.stage("parse", || describe(&packet));
+            if let Some(why) = kept(packet.addresses().1) {
+                stages.stage("kernel", || why);
+            }
             let verdict = engine.handle(&mut packet, now, &mut stages);
             (verdict, (verdict == Verdict::Forward).then(|| tunnel::leaving(&mut packet).swap_remove(0)))
         }

@@ -19,6 +19,7 @@ use crate::control::history::Source;
 use crate::control::overrides::Operation;
 
 pub use answer::{State, answer};
+pub use describe::icmp_name;
 pub use explain::{explain, reason, word};
 pub use filter::FlowFilter;
 pub use rows::{

@@ -108,6 +108,18 @@ pub struct BackendRow {
     /// ICMP errors that say that packets in its tunnel did not reach it.
     #[serde(default)]
     pub unreachable: u64,
+    /// The last of them, in words.
+    #[serde(default)]
+    pub last_icmp: Option<String>,
+    /// Seconds since that came.
+    #[serde(default)]
+    pub last_icmp_age_s: Option<u64>,
+    /// Largest packet that its tunnel's way takes, as far as is known; `null` without tunnel.
+    #[serde(default)]
+    pub path_mtu: Option<u16>,
+    /// Seconds for which that is believed still, if an ICMP error has told it.
+    #[serde(default)]
+    pub path_mtu_left_s: Option<u64>,
 }
 
 /// Item of a `FlowList`.
@@ -135,6 +147,9 @@ pub struct FlowRow {
     pub packets: [u64; 2],
     /// Bytes from the client, bytes to it.
     pub bytes: [u64; 2],
+    /// Whether answers go past the gateway, which counts none of them then.
+    #[serde(default)]
+    pub one_way: bool,
     /// Whether the standby has it.
     pub synced: bool,
 }

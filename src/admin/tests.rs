@@ -78,6 +78,7 @@ impl World {
             now,
             read_file: &source,
             admit: &|_| Ok(()),
+            kept: &|address| (address == at("192.0.2.99:0").address).then(|| "an address of eth0".to_owned()),
         };
         answer(request, &mut state).collect()
     }
@@ -243,6 +244,17 @@ fn an_explanation_tells_what_the_gateway_answers_with() {
         assert_eq!((told.verdict.as_str(), last.stage.as_str(), last.text.as_str()), ("reply", "answer", answer));
         assert!(told.packet_out.is_some());
     }
+}
+
+#[test]
+fn an_explanation_tells_of_what_the_kernel_keeps() {
+    let world = World::new();
+    let stage = |to: &str| world.explain(&syn("198.51.100.9:40000", to)).stages.swap_remove(1);
+    assert_eq!(
+        (stage("192.0.2.99:80").stage, stage("192.0.2.99:80").text),
+        ("kernel".into(), "an address of eth0".into())
+    );
+    assert_ne!(stage("192.0.2.10:80").stage, "kernel");
 }
 
 #[test]

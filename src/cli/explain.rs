@@ -99,7 +99,7 @@ impl Explain {
         let explanation = match &self.config {
             Some(file) => {
                 let (snapshot, _) = check::load(file)?;
-                admin::explain(&Shared::new(snapshot, 1, 0), &mut packet, Instant::ZERO)
+                admin::explain(&Shared::new(snapshot, 1, 0), &mut packet, &|_| None, Instant::ZERO)
             }
             None => self.ask(&packet)?,
         };

@@ -103,11 +103,12 @@ impl Run {
         };
         let served = control::serve(daemon, server, signals, self.drain, &mut |daemon, request| {
             let (end_flow, now) = (daemon.flow_ender(), sys::now());
+            let kept = daemon.addresses().complaints();
             let controller = daemon.controller();
             let running = controller.snapshot();
             let admit = |new: &Snapshot| admit(new, &running.gateway.announce_on).map_err(|error| error.to_string());
-            let mut state =
-                State { controller, end_flow: &end_flow, started, now, read_file: &read_file, admit: &admit };
+            let (end_flow, read_file, kept, admit) = (&end_flow, &read_file, &kept, &admit);
+            let mut state = State { controller, end_flow, started, now, read_file, kept, admit };
             admin::answer(request, &mut state)
         });
         served.map_err(|error| Failure::no(error.to_string()))?;

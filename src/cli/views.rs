@@ -23,9 +23,9 @@ pub(super) static SERVICES: View<ServiceRow> = View {
         Column { title: "+>OPENED", cell: |s| s.flows_opened.to_string() },
         Column { title: "+>REFUSED", cell: |s| s.flows_refused.to_string() },
         Column { title: "+>PACKETS IN", cell: |s| s.packets_in.to_string() },
-        Column { title: "+>PACKETS OUT", cell: |s| s.packets_out.to_string() },
+        Column { title: "+>PACKETS OUT", cell: |s| unless(s.mode == "dsr", s.packets_out.to_string()) },
         Column { title: ">IN", cell: |s| size(s.bytes_in) },
-        Column { title: ">OUT", cell: |s| size(s.bytes_out) },
+        Column { title: ">OUT", cell: |s| unless(s.mode == "dsr", size(s.bytes_out)) },
     ],
 };
 
@@ -45,10 +45,12 @@ pub(super) static BACKENDS: View<BackendRow> = View {
         Column { title: ">FLOWS", cell: |b| b.flows.to_string() },
         Column { title: "+>OPENED", cell: |b| b.flows_opened.to_string() },
         Column { title: "+>PACKETS IN", cell: |b| b.packets_in.to_string() },
-        Column { title: "+>PACKETS OUT", cell: |b| b.packets_out.to_string() },
-        Column { title: "+>UNREACHABLE", cell: |b| b.unreachable.to_string() },
+        Column { title: "+>PACKETS OUT", cell: |b| unless(b.path_mtu.is_some(), b.packets_out.to_string()) },
+        Column { title: "+>UNREACHABLE", cell: |b| unless(b.path_mtu.is_none(), b.unreachable.to_string()) },
+        Column { title: "+LAST ICMP", cell: last_icmp },
+        Column { title: "+>PATH MTU", cell: path_mtu },
         Column { title: ">IN", cell: |b| size(b.bytes_in) },
-        Column { title: ">OUT", cell: |b| size(b.bytes_out) },
+        Column { title: ">OUT", cell: |b| unless(b.path_mtu.is_some(), size(b.bytes_out)) },
         Column { title: "REASON", cell: reasons },
     ],
 };
@@ -71,9 +73,9 @@ pub(super) static FLOWS: View<FlowRow> = View {
         Column { title: "+>AGE", cell: |f| span(f.age_s) },
         Column { title: ">IDLE", cell: |f| span(f.idle_s) },
         Column { title: "+>PACKETS IN", cell: |f| f.packets[0].to_string() },
-        Column { title: "+>PACKETS OUT", cell: |f| f.packets[1].to_string() },
+        Column { title: "+>PACKETS OUT", cell: |f| unless(f.one_way, f.packets[1].to_string()) },
         Column { title: "+>IN", cell: |f| size(f.bytes[0]) },
-        Column { title: "+>OUT", cell: |f| size(f.bytes[1]) },
+        Column { title: "+>OUT", cell: |f| unless(f.one_way, size(f.bytes[1])) },
         Column { title: "+SYNCED", cell: |f| if f.synced { "yes" } else { "no" }.to_owned() },
     ],
 };
@@ -152,6 +154,23 @@ pub(super) static REJECTED: View<RejectedRow> = View {
         Column { title: "REPORT", cell: |r| r.report.clone() },
     ],
 };
+
+/// A cell, or a dash where nobody can know what would stand there.
+fn unless(unknown: bool, cell: String) -> String {
+    if unknown { "-".to_owned() } else { cell }
+}
+
+/// `port unreachable, 3s ago`.
+fn last_icmp(backend: &BackendRow) -> String {
+    let told = backend.last_icmp.as_ref().zip(backend.last_icmp_age_s);
+    told.map_or_else(|| "-".to_owned(), |(error, age)| format!("{error}, {} ago", span(age)))
+}
+
+/// `1500`, or `1400 for 9m` where it has been learned.
+fn path_mtu(backend: &BackendRow) -> String {
+    let Some(mtu) = backend.path_mtu else { return "-".to_owned() };
+    backend.path_mtu_left_s.map_or_else(|| mtu.to_string(), |left| format!("{mtu} for {}", span(left)))
+}
 
 /// The word that an enum has in JSON.
 fn word(value: impl Serialize) -> String {

@@ -22,6 +22,9 @@ pub struct Path {
     mtu: u16,
     /// The path MTU that was told, in the upper sixteen bits, and until which microsecond it is believed; 0: none.
     learned: AtomicU64,
+    /// The last ICMP error that said that a packet did not arrive: its type and code in the upper sixteen bits, and the
+    /// microsecond it came in; 0: none. Type 0 is no error.
+    lost: AtomicU64,
     next_id: AtomicU32,
 }
 
@@ -30,7 +33,8 @@ impl Path {
     /// `nth`: the ways of several services to one backend must not count in step, in 16 bits neither.
     #[expect(clippy::cast_possible_truncation, reason = "some bits are enough")]
     pub fn new(tunnel: Tunnel, mtu: u16, nth: u16) -> Self {
-        Self { tunnel, mtu, learned: AtomicU64::new(0), next_id: AtomicU32::new(another(nth.into()) as u32) }
+        let next_id = AtomicU32::new(another(nth.into()) as u32);
+        Self { tunnel, mtu, learned: AtomicU64::new(0), lost: AtomicU64::new(0), next_id }
     }
 
     /// The same way for a rehearsal: what is known of it now; what is learned there is not learned here.
@@ -39,6 +43,7 @@ impl Path {
             tunnel: self.tunnel,
             mtu: self.mtu,
             learned: AtomicU64::new(self.learned.load(Relaxed)),
+            lost: AtomicU64::new(self.lost.load(Relaxed)),
             next_id: AtomicU32::new(self.next_id.load(Relaxed)),
         }
     }
@@ -60,6 +65,25 @@ impl Path {
             0 => self.mtu,
             learned => Self::believed(learned, now).unwrap_or(self.mtu),
         }
+    }
+
+    /// For how long still a path MTU is believed that an ICMP error has told, if one has.
+    pub fn learned_for(&self, now: Instant) -> Option<Duration> {
+        let learned = self.learned.load(Relaxed);
+        Self::believed(learned, now).map(|_| Instant::from_micros(learned & UNTIL).since(now))
+    }
+
+    /// Takes note of an ICMP error that says that a packet did not arrive (R104).
+    pub(super) fn lost(&self, [kind, code]: [u8; 2], now: Instant) {
+        let told = u64::from(u16::from_be_bytes([kind, code]));
+        self.lost.store(told << UNTIL.count_ones() | now.as_micros() & UNTIL, Relaxed);
+    }
+
+    /// Type and code of the last such error, and when it came.
+    pub fn last_loss(&self) -> Option<([u8; 2], Instant)> {
+        let lost = self.lost.load(Relaxed);
+        let told = u16::try_from(lost >> UNTIL.count_ones()).expect("sixteen bits are left");
+        (lost != 0).then(|| (told.to_be_bytes(), Instant::from_micros(lost & UNTIL)))
     }
 
     /// Takes note of what an ICMP error says: true if that is less than was known. What no network says is ignored (R103).
@@ -119,6 +143,8 @@ mod tests {
             assert_eq!(path.mtu(now), 1500);
             assert!(path.learn(1400, now) && path.learn(least.into(), now) && !path.learn(1400, now));
             assert_eq!(path.mtu(now + BELIEVED_FOR - Duration::from_micros(1)), least);
+            assert_eq!(path.learned_for(now), Some(BELIEVED_FOR));
+            assert_eq!(path.learned_for(now + BELIEVED_FOR), None);
             assert_eq!(path.mtu(now + BELIEVED_FOR), 1500);
         }
     }

@@ -180,6 +180,8 @@ impl Engine {
         trace.stage("icmp", || format!("quotes a packet in the tunnel to {}", quoted.tunnel.destination));
         let Some(mtu) = icmp::told_mtu(packet) else {
             self.overhear(packet);
+            let head = *packet.transport().first_chunk().expect("an ICMP message has a type and a code");
+            self.policy.paths_by(&quoted.tunnel).chain(of_flow).for_each(|path| path.lost(head, now));
             for backend in self.policy.backends_by(&quoted.tunnel) {
                 self.counters().backend(backend).unreachable.add(1);
             }

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use super::netlink::{Link, LocalAddress, Netlink, NetlinkError, Prefix, Watch};
 use crate::config::Snapshot;
+use crate::wire::Address;
 
 /// VIPs and source addresses, those that only flows still have included: what is routed to the TUN and announced.
 pub(super) fn own_addresses(snapshot: &Snapshot) -> Vec<Prefix> {
@@ -85,6 +86,15 @@ impl Watched {
         let mut netlink = Netlink::open()?;
         let kept = Kept::find(snapshot, &mut netlink)?;
         Ok(Self { netlink, watch, kept })
+    }
+
+    /// Says why packets for an address do not come to the gateway, if the kernel keeps them now.
+    pub fn complaints(&self) -> impl Fn(Address) -> Option<String> + use<> {
+        let all = self.kept.clone();
+        move |address| {
+            let kept = all.iter().find(|kept| kept.address == address.ip())?;
+            Some(format!("{kept}, and keeps such a packet: it never comes here; {}", kept.remedy()))
+        }
     }
 
     /// Tells the log which addresses the kernel keeps now and did not before, and the other way round.

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use crate::admin::icmp_name;
 use crate::config::{Backend, BackendId, Mode};
 use crate::engine::{Instant, Shared};
 
@@ -31,13 +32,17 @@ impl Unreachable {
             return;
         }
         self.looked = Some(now);
-        let snapshot = &shared.policy.load().snapshot;
+        let policy = shared.policy.load();
+        let snapshot = &policy.snapshot;
         for backend in snapshot.services.iter().flat_map(|service| &service.backends).map(|id| snapshot.backend(*id)) {
             let Mode::Dsr { encapsulation } = snapshot.service(backend.service).mode else { continue };
             let errors = shared.counters.sum(|worker| &worker.backend(backend.id).unreachable);
             if let Some(new) = self.news(backend.id, errors, now) {
                 let service = &snapshot.service(backend.service).name;
-                log::warn!("{}", complaint(service, backend, encapsulation.name(), new));
+                let path = policy.path(backend.id);
+                let last = path.and_then(|path| path.last_loss().map(|(head, _)| (path.tunnel().family(), head)));
+                let last = last.map_or_else(String::new, |(family, [kind, code])| icmp_name(family, kind, code));
+                log::warn!("{}", complaint(service, backend, encapsulation.name(), (new, &last)));
             }
         }
     }
@@ -54,9 +59,9 @@ impl Unreachable {
     }
 }
 
-fn complaint(service: &str, backend: &Backend, encapsulation: &str, errors: u64) -> String {
+fn complaint(service: &str, backend: &Backend, encapsulation: &str, (errors, last): (u64, &str)) -> String {
     format!(
-        "backend {service}/{} ({}) does not take {encapsulation}: {errors} packet(s) came back as unreachable by ICMP; on \
+        "backend {service}/{} ({}) does not take {encapsulation}: {errors} packet(s) came back by ICMP ({last}); on \
          it: tungate decap -c FILE, and tungate doctor -c FILE says what else is missing; here: tcpdump -ni any icmp",
         backend.name, backend.address
     )

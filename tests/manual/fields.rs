@@ -37,7 +37,8 @@ fn ask(request: Request) -> Response {
     controller.begin(source.clone(), "gw", History::default(), now);
     let read_file = || Ok(source.clone());
     let (controller, admit) = (&mut controller, &|_: &_| Ok(()));
-    let mut state = State { controller, end_flow: &nothing, started: now, now, read_file: &read_file, admit };
+    let mut state =
+        State { controller, end_flow: &nothing, started: now, now, read_file: &read_file, kept: &|_| None, admit };
     admin::answer(request, &mut state).next().unwrap()
 }
 

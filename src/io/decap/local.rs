@@ -29,6 +29,20 @@ pub(super) fn gateway_here(config: &DecapConfig) -> Result<Option<(Prefix, Strin
     Ok(None)
 }
 
+/// A VIP that is an address of an interface of this machine's, and that interface. The loopback is where VIPs belong, and
+/// the TUN of another decap may have one, too.
+pub(super) fn own_address(config: &DecapConfig) -> Result<Option<(Prefix, String)>, NetlinkError> {
+    let mut netlink = Netlink::open()?;
+    let (addresses, links) = (netlink.addresses()?, netlink.links()?);
+    let found = config.vips.iter().filter(|vip| **vip == Prefix::host(vip.address())).find_map(|vip| {
+        let local = addresses.iter().filter(|local| local.address == vip.address());
+        let on = |local: &LocalAddress| links.iter().find(|link| link.index == local.interface);
+        let link = local.into_iter().filter_map(on).find(|link| link.name != "lo" && !link.tun)?;
+        Some((*vip, link.name.clone()))
+    });
+    Ok(found)
+}
+
 /// The VIPs that we have added. Those that were there stay there.
 #[derive(Debug)]
 pub(super) struct Vips {
@@ -38,7 +52,8 @@ pub(super) struct Vips {
 }
 
 impl Vips {
-    /// Makes all VIPs local to this machine, those that are not so yet, and one an address of the TUN as well: to a loose
+    /// Makes all VIPs local to this machine, those that are not so yet, and takes over what a decap that was killed has left
+    /// there: it is marked. And makes one an address of the TUN as well: to a loose
     /// reverse-path filter, which is the default of some distributions, a device without IPv4 address is as good as none.
     pub(super) fn add(vips: &[Prefix], tun: u32) -> Result<Self, NetlinkError> {
         let mut netlink = Netlink::open()?;
@@ -47,16 +62,19 @@ impl Vips {
         for vip in vips {
             match this.add_one(*vip) {
                 Ok(()) => this.added.push(*vip),
-                Err(error) if error.errno() == Some(libc::EEXIST) => log::info!(
-                    "{vip} is on the loopback already, and stays there at the end; if a decap that was killed has left it \
-                     there: ip address del {vip} dev lo"
-                ),
+                Err(error) if error.errno() == Some(libc::EEXIST) && this.is_orphan(*vip)? => {
+                    log::info!("{vip} is on the loopback already, left by a decap that was killed: it goes at the end");
+                    this.added.push(*vip);
+                }
+                Err(error) if error.errno() == Some(libc::EEXIST) => {
+                    log::info!("{vip} is on the loopback already, and stays there at the end");
+                }
                 Err(error) => return Err(error),
             }
         }
         if let Some(vip) = vips.iter().find(|vip| vip.address().is_ipv4()) {
             let address = LocalAddress { interface: tun, address: vip.address(), prefix_length: 32 };
-            this.netlink.add_address(&address)?; // it ends with the TUN
+            this.netlink.add_own_address(&address)?; // it ends with the TUN
         }
         Ok(this)
     }
@@ -81,9 +99,17 @@ impl Vips {
     /// An address, or a route that makes all of a prefix addresses.
     fn add_one(&mut self, vip: Prefix) -> Result<(), NetlinkError> {
         match self.address(vip) {
-            Some(address) => self.netlink.add_address(&address),
+            Some(address) => self.netlink.add_own_address(&address),
             None => self.netlink.add_route(&self.route(vip)),
         }
+    }
+
+    /// Whether a decap has added it that is no more: one that lives has given its TUN an address, too.
+    fn is_orphan(&mut self, vip: Prefix) -> Result<bool, NetlinkError> {
+        let Some(address) = self.address(vip) else { return Ok(false) };
+        let ours = self.netlink.own_addresses()?;
+        let lives = ours.iter().any(|own| own.interface != self.loopback);
+        Ok(!lives && ours.iter().any(|own| (own.interface, own.address) == (self.loopback, address.address)))
     }
 
     fn address(&self, vip: Prefix) -> Option<LocalAddress> {

@@ -132,6 +132,9 @@ impl Decap {
         if let Some((vip, tun)) = local::gateway_here(config).map_err(DecapError::Vips)? {
             return Err(DecapError::Gateway(vip, tun));
         }
+        if let Some((vip, interface)) = local::own_address(config).map_err(DecapError::Vips)? {
+            return Err(DecapError::OwnAddress(vip, interface));
+        }
         let ears = listen(config)?;
         let tun = TunConfig { name: &config.interface, mtu: TUN_MTU, queues: 1, offloads: Offloads::None };
         let (tun, mut queues) = Tun::create(&tun).map_err(DecapError::Tun)?;
@@ -238,6 +241,8 @@ fn open(protocol: Protocol, v4: bool) -> io::Result<File> {
 pub enum DecapError {
     /// This is the gateway: packets for this VIP and from its source address go to its TUN, of this name.
     Gateway(Prefix, String),
+    /// This VIP is an address of this machine's, on this interface, where it would be found without the gateway.
+    OwnAddress(Prefix, String),
     /// No socket for this encapsulation.
     Socket(Encapsulation, io::Error),
     /// No TUN.
@@ -250,7 +255,7 @@ impl DecapError {
     /// Whether it is for lack of privileges, or because its name is taken.
     pub fn is_refused(&self) -> bool {
         match self {
-            Self::Gateway(..) => true,
+            Self::Gateway(..) | Self::OwnAddress(..) => true,
             Self::Socket(_, error) => error.kind() == io::ErrorKind::PermissionDenied,
             Self::Tun(error) => {
                 matches!(error, TunError::NotPermitted | TunError::DeviceForbidden(_) | TunError::NameTaken(_))
@@ -266,6 +271,12 @@ impl fmt::Display for DecapError {
             Self::Gateway(vip, tun) => write!(
                 f,
                 "this is the gateway: {vip} leads to {tun}, where it would get no packet any more; decap is for the backends"
+            ),
+            Self::OwnAddress(vip, interface) => write!(
+                f,
+                "{} is this machine's own address on {interface}, which tunnels lead to: a VIP is the service's, and on the \
+                 loopback alone",
+                vip.address()
             ),
             Self::Socket(_, error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 f.write_str("not allowed to open raw sockets: run as root or with CAP_NET_RAW and CAP_NET_ADMIN")

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
+use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressProtocol};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RouteProtocol, RouteScope,
     RouteType,
@@ -11,6 +11,9 @@ use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::{Make, Netlink, NetlinkError, Prefix};
+
+/// Who has added an address, for all to see (Linux 5.18 and later): `ip address` shows it as `proto 0x74`.
+const OURS: AddressAttribute = AddressAttribute::Protocol(AddressProtocol::Other(0x74));
 
 /// An address that the kernel itself holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +93,17 @@ impl Netlink {
         Ok(self.dump("list the addresses", all)?.into_iter().filter_map(local_address).collect())
     }
 
+    /// Those of them that a program of ours [has added](Self::add_own_address), this one or another.
+    ///
+    /// # Errors
+    /// The kernel's answer cannot be read.
+    pub fn own_addresses(&mut self) -> Result<Vec<LocalAddress>, NetlinkError> {
+        let all = RouteNetlinkMessage::GetAddress(AddressMessage::default());
+        let is_ours = |answer: &RouteNetlinkMessage| matches!(answer, RouteNetlinkMessage::NewAddress(message) if message.attributes.contains(&OURS));
+        let ours = self.dump("list the addresses", all)?.into_iter().filter(is_ours);
+        Ok(ours.filter_map(local_address).collect())
+    }
+
     /// Gives an interface an address, usable at once: IPv6 without duplicate address detection.
     ///
     /// # Errors
@@ -97,6 +111,17 @@ impl Netlink {
     pub fn add_address(&mut self, address: &LocalAddress) -> Result<(), NetlinkError> {
         let attempt = format!("add the address {}", address.address);
         self.make(&attempt, RouteNetlinkMessage::NewAddress(address_message(address)), Make::New)
+    }
+
+    /// The same with a mark, by which it is known if this program ends without removing it.
+    ///
+    /// # Errors
+    /// As [`add_address`](Self::add_address).
+    pub fn add_own_address(&mut self, address: &LocalAddress) -> Result<(), NetlinkError> {
+        let mut message = address_message(address);
+        message.attributes.push(OURS);
+        let attempt = format!("add the address {}", address.address);
+        self.make(&attempt, RouteNetlinkMessage::NewAddress(message), Make::New)
     }
 
     /// Takes an address away from an interface.

@@ -181,6 +181,11 @@ fn r104_other_errors_about_the_tunnel_never_reach_a_client() {
         service.backends.iter().map(counted).collect::<Vec<u64>>()
     };
     assert_eq!((told("web").iter().max(), told("far").iter().max()), (Some(&7), Some(&4)));
+    let last = |of: &str| {
+        let service = policy.snapshot.services.iter().find(|service| service.name == of).unwrap();
+        policy.path(service.backends[0]).unwrap().last_loss().map(|(head, _)| head)
+    };
+    assert_eq!((last("web"), last("far"), last("media")), (Some([12, 0]), Some([4, 1]), None));
     // About a tunnel that is not ours.
     let foreign = build::ip(address("10.99.0.10"), address("10.7.7.7"), Protocol::GRE, 64, &[0; 40]);
     error_about_outer(&mut world, &foreign, (3, 1, 0), 200).dropped(DropReason::IcmpQuote);

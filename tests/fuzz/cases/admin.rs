@@ -74,6 +74,7 @@ fn answered(request: Request, shared: &Arc<Shared>) {
         started,
         now,
         read_file: &source,
+        kept: &|_| None,
         admit: &|_| Ok(()),
     };
     let kills = matches!(&request, Request::KillFlows(_) | Request::Operate(Operate { cut: true, .. }));

@@ -39,6 +39,7 @@ pub(super) fn cases() -> Vec<Case> {
     cases.push(case("dsr_backends_are_silent_about_a_vip_of_their_own_network", &[], way, arp));
     cases.push(case("dsr_a_gateway_is_no_backend", &[], way, on_the_gateway));
     cases.push(case("dsr_a_backend_that_takes_nothing_apart_is_named", &["curl"], way, forgotten));
+    cases.push(case("dsr_a_decap_takes_over_what_a_killed_one_has_left", &[], way, killed));
     cases.push(case("dsr_a_decap_tells_what_it_refuses", &["curl"], way, refused));
     let v6 = all().filter(|way| way.inner == Family::V6);
     cases.extend(v6.map(|way| case("dsr_uploads_over_the_least_link_of_ipv6", &["iperf3"], way, least_link)));
@@ -206,6 +207,8 @@ fn on_the_gateway(lab: &Lab, way: &Way) {
     lab.gateway().run("ip address add 192.0.2.10/32 dev lo").succeeded();
     said("192.0.2.10 (a VIP) is an address of lo now");
     said("ip address del 192.0.2.10/32 dev lo");
+    let explained = gateway.ask("explain tcp 198.51.100.9:4000 192.0.2.10:80").succeeded();
+    assert!(explained.contains("kernel     192.0.2.10 (a VIP) is an address of lo, and keeps"), "{explained}");
     lab.gateway().run("ip address del 192.0.2.10/32 dev lo").succeeded();
     said("192.0.2.10 is no address of lo any more");
     assert!(!gateway.said().contains("another route"), "{}", gateway.said());
@@ -218,6 +221,8 @@ fn forgotten(lab: &Lab, way: &Way) {
         lab.client().run("curl -s --max-time 1 http://192.0.2.10/");
         gateway.said().contains("backend all/b1 (10.0.0.1) does not take gre: ").then_some(())
     });
+    let backends = gateway.ask("show backends -o json").succeeded();
+    assert!(backends.contains(r#""last_icmp":"protocol unreachable""#), "{backends}");
     let file = lab.folder().join("tungate.toml");
     let doctor = || {
         let line = format!("{} doctor -c {}", env!("CARGO_BIN_EXE_tungate"), file.display());
@@ -238,6 +243,36 @@ fn forgotten(lab: &Lab, way: &Way) {
     decap.signal("TERM");
     let said = decap.finish(PATIENCE).stderr;
     assert!(said.contains("192.0.2.10/32 is on the loopback already, and stays there"), "{said}");
+}
+
+/// Nobody removes what a killed `decap` has left but the next one, at its end. An address of the backend itself is no VIP.
+fn killed(lab: &Lab, _: &Way) {
+    let host = lab.backend("b1");
+    let line = |vip: &str| format!("{} decap --vip {vip} --from 10.99.0.10", env!("CARGO_BIN_EXE_tungate"));
+    let is_there = || host.run("ip -o address show dev lo").succeeded().contains("192.0.2.10/32");
+    let start = || {
+        let decap = host.start(&line("192.0.2.10"));
+        wait_for("decap", || decap.stderr().contains("taking gre").then_some(()));
+        decap
+    };
+    let mut first = start();
+    first.signal("KILL");
+    first.finish(PATIENCE);
+    assert!(is_there());
+    let mut second = start();
+    assert!(second.stderr().contains("left by a decap that was killed"), "{}", second.stderr());
+    // Another one at its side has nothing to take over.
+    let mut third = host.start(&format!("{} --interface other --encapsulation ipip", line("192.0.2.10")));
+    wait_for("the third", || third.stderr().contains("taking ipip").then_some(()));
+    third.signal("TERM");
+    let said = third.finish(PATIENCE).stderr;
+    assert!(said.contains("stays there at the end") && is_there(), "{said}");
+    second.signal("TERM");
+    second.finish(PATIENCE);
+    assert!(!is_there());
+    let own = host.run(&line("10.0.0.1"));
+    assert_eq!(own.status.code(), Some(4), "{}", own.stderr);
+    assert!(own.stderr.contains("10.0.0.1 is this machine's own address on eth0"), "{}", own.stderr);
 }
 
 /// What is refused is told, not only counted: here the gateway's packets, by who was told of another one.
@@ -266,7 +301,9 @@ fn udp_stream(lab: &Lab, way: &Way) {
 /// The client learns what fits from the gateway, and the gateway from the router.
 fn small_link(lab: &Lab, way: &Way) {
     lab.put_router_before_b1(1400);
-    transfer(lab, way, "-n 100M");
+    let gateway = transfer(lab, way, "-n 100M");
+    let shown = gateway.ask("show backends -o wide").succeeded();
+    assert!(shown.contains("1400 for "), "the path MTU is not shown: {shown}");
 }
 
 /// R101: the client may send 1280 bytes, and does; they leave in outer fragments.
@@ -275,9 +312,10 @@ fn least_link(lab: &Lab, way: &Way) {
     transfer(lab, way, "-n 20M");
 }
 
-fn transfer(lab: &Lab, way: &Way, amount: &str) {
-    let (_gateway, _decaps) = way.serve(lab, &["b1"]);
+fn transfer<'a>(lab: &'a Lab, way: &Way, amount: &str) -> Tungate<'a> {
+    let (gateway, _decaps) = way.serve(lab, &["b1"]);
     let _server = servers::iperf3_at(lab, &format!("-B {}", way.vip()));
     let line = format!("iperf3 -c {} -p 5201 {amount}", way.vip());
     lab.client().run_within(Duration::from_secs(120), &line).succeeded();
+    gateway
 }
