@@ -175,9 +175,21 @@ down() {
     for name in client gw b1 b2 r; do
         [[ -e /run/netns/$lab-$name ]] || continue
         mapfile -t pids < <(ip netns pids "$lab-$name")
-        [[ ${#pids[@]} -eq 0 ]] || kill -KILL "${pids[@]}" 2>/dev/null || true
+        [[ ${#pids[@]} -eq 0 ]] || end "$lab-$name" "${pids[@]}"
         ip netns del "$lab-$name"
     done
+}
+
+# end NAMESPACE PID...: asks first, so that whoever has something to put away does; after two seconds asks no more.
+end() {
+    kill -TERM "${@:2}" 2>/dev/null || true
+    local tries left
+    for ((tries = 0; tries < 40; tries++)); do
+        mapfile -t left < <(ip netns pids "$1")
+        [[ ${#left[@]} -gt 0 ]] || return 0
+        sleep 0.05
+    done
+    kill -KILL "${left[@]}" 2>/dev/null || true
 }
 
 run() {

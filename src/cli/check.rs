@@ -56,6 +56,9 @@ pub(super) fn load(path: &Path) -> Result<(Snapshot, String), Failure> {
         if error.kind() == ErrorKind::NotFound {
             return failure.help("`tungate config example > tungate.toml` writes a configuration to start from");
         }
+        if error.kind() == ErrorKind::IsADirectory {
+            return failure.help(format!("name the file in it, such as {}", path.join("tungate.toml").display()));
+        }
         if error.kind() == ErrorKind::InvalidData {
             return failure.help("TOML is text in UTF-8: have your editor save it as that");
         }

@@ -1,7 +1,7 @@
 //! What is generated from the code: completions, manual pages, the example configuration and its schema.
 
 use std::fs;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 
 use clap::{Args, CommandFactory as _, Subcommand};
@@ -64,7 +64,10 @@ pub(super) struct Man {
 impl Man {
     pub(super) fn run(&self, out: &mut dyn Write) -> Result<Exit, Failure> {
         let failed = |error| Failure::file(&self.dir, &error);
-        fs::create_dir_all(&self.dir).map_err(failed)?;
+        fs::create_dir_all(&self.dir).map_err(|error| {
+            let is_file = matches!(error.kind(), ErrorKind::AlreadyExists | ErrorKind::NotADirectory);
+            if is_file { failed(error).help("name a folder: there is a file of that name") } else { failed(error) }
+        })?;
         clap_mangen::generate_to(Cli::command(), &self.dir).map_err(failed)?;
         let first = self.dir.join("tungate.1");
         writeln!(out, "Manual pages are in {}; read the first with `man {}`.", self.dir.display(), first.display())?;

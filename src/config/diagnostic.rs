@@ -222,6 +222,8 @@ pub enum Code {
     IdleLimit,
     /// Something about clients that are remembered, where none is.
     IdleAffinity,
+    /// `source-nat` with direct server return.
+    IdleSourceNat,
     /// A health check that lasts longer than the time to the next.
     LongCheck,
 }
@@ -266,6 +268,7 @@ impl Code {
             Self::PortsCollapse => "W006",
             Self::IdleLimit => "W007",
             Self::IdleAffinity => "W012",
+            Self::IdleSourceNat => "W013",
             Self::LongCheck => "W008",
         }
     }

@@ -64,7 +64,7 @@ pub(super) struct RawService {
     pub(super) mode: Option<&'static str>,
     pub(super) encapsulation: Option<Set<&'static str>>,
     pub(super) gre_key: Option<Set<i64>>,
-    pub(super) source_nat: bool,
+    pub(super) source_nat: Set<bool>,
     pub(super) balance: Option<&'static str>,
     pub(super) affinity: RawAffinity,
     pub(super) backends: List<RawBackend>,
@@ -170,7 +170,7 @@ impl RawGateway {
             workers: values.integer_or_word("workers"),
             source_addresses: values.texts("source-addresses"),
             announce_on: values.texts("announce-on"),
-            routes: values.flag("routes"),
+            routes: values.flag("routes").value,
             admin_socket: values.text("admin-socket").expect("has a default"),
             state_dir: values.text("state-dir").expect("has a default"),
             metrics_listen: values.text("metrics-listen"),
@@ -301,7 +301,7 @@ impl RawBackend {
             name: values.text("name"),
             address: values.text("address"),
             weight: values.integer("weight").value,
-            backup: values.flag("backup"),
+            backup: values.flag("backup").value,
         };
         values.all_read();
         backend

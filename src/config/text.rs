@@ -22,6 +22,11 @@ impl Problem {
         Self { code: Code::Malformed, message: message.into(), label, help: help.into() }
     }
 
+    /// The same with other words on what to write.
+    pub(super) fn help(self, help: &str) -> Self {
+        Self { help: help.to_owned(), ..self }
+    }
+
     /// The diagnostic for a string at this place.
     pub(super) fn at(self, span: Range<usize>) -> Diagnostic {
         Diagnostic::new(self.code, span, self.message).label(self.label).help(self.help)

@@ -67,9 +67,9 @@ impl Values {
         Some(text)
     }
 
-    pub(super) fn flag(&mut self, key: &str) -> bool {
+    pub(super) fn flag(&mut self, key: &str) -> Set<bool> {
         let Some(Value::Flag(flag)) = self.found.remove(key) else { unreachable!("`{key}` is no flag with a default") };
-        flag.value
+        flag
     }
 
     pub(super) fn integer(&mut self, key: &str) -> Set<i64> {

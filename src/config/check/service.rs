@@ -87,7 +87,7 @@ pub(super) fn check(raw: RawService, out: &mut Vec<Diagnostic>) -> CheckedServic
         name: name(raw.name, out),
         balance: raw.balance.map_or(Balance::Maglev, balance),
         listen: listen(&raw.listen, out),
-        backends: backends(raw.backends, out),
+        backends: backends(raw.backends, raw.mode == Some("dsr"), out),
         limits: limits(&raw.limits),
         affinity: affinity(&raw.affinity, out),
         discovery: discovery::check(&raw.discovery, out),
@@ -101,8 +101,12 @@ pub(super) fn check(raw: RawService, out: &mut Vec<Diagnostic>) -> CheckedServic
     weights(&service, out);
     families(&service, out);
     collapsing_ports(&service, out);
-    without_tunnel(&service, raw.protocol, raw.encapsulation, out);
-    without_gre(&service, raw.gre_key, out);
+    // What a mode that was misspelt would have allowed, nobody knows.
+    if raw.mode.is_some() {
+        without_tunnel(&service, raw.protocol, raw.encapsulation, out);
+        without_gre(&service, raw.gre_key, out);
+    }
+    without_nat(&service, raw.source_nat, out);
     ports_behind_tunnels(&service, out);
     service.health = health::check(raw.health, &service, out);
     service
@@ -110,7 +114,7 @@ pub(super) fn check(raw: RawService, out: &mut Vec<Diagnostic>) -> CheckedServic
 
 fn mode(raw: &RawService) -> Mode {
     if raw.mode != Some("dsr") {
-        return Mode::Nat { source_nat: raw.source_nat };
+        return Mode::Nat { source_nat: raw.source_nat.value };
     }
     let encapsulation = match raw.encapsulation.as_ref().map(|word| word.value) {
         Some("ipip") => Encapsulation::Ipip,
@@ -152,6 +156,18 @@ fn without_gre(service: &CheckedService, key: Option<Set<i64>>, out: &mut Vec<Di
         let message = format!("{} has a GRE key, but no GRE", service.title());
         let help = "remove the key, or set `mode = \"dsr\"` and `encapsulation = \"gre\"`";
         out.push(Diagnostic::new(Code::EncapsulationWithoutTunnel, span, message).help(help));
+    }
+}
+
+/// In a tunnel nothing is translated: what is said of NAT is without effect, and may be meant otherwise.
+fn without_nat(service: &CheckedService, source_nat: Set<bool>, out: &mut Vec<Diagnostic>) {
+    if let Set { span: Some(span), .. } = source_nat
+        && service.has_tunnels()
+    {
+        let message = format!("{} has a word on NAT, but no NAT", service.title());
+        let label = "with direct server return, backends see the client's address in any case";
+        let help = "remove the key, or set `mode = \"nat\"`";
+        out.push(Diagnostic::new(Code::IdleSourceNat, span, message).label(label).help(help));
     }
 }
 
@@ -262,13 +278,13 @@ fn listen(written: &List<Spanned<String>>, out: &mut Vec<Diagnostic>) -> List<Sp
     List { whole: written.whole && items.len() == written.items.len(), items, span: written.span.clone() }
 }
 
-fn backends(raw: List<RawBackend>, out: &mut Vec<Diagnostic>) -> List<CheckedBackend> {
+fn backends(raw: List<RawBackend>, tunnelled: bool, out: &mut Vec<Diagnostic>) -> List<CheckedBackend> {
     let count = raw.items.len();
-    let items: Vec<_> = raw.items.into_iter().filter_map(|entry| backend(entry, out)).collect();
+    let items: Vec<_> = raw.items.into_iter().filter_map(|entry| backend(entry, tunnelled, out)).collect();
     List { whole: raw.whole && items.len() == count, items, span: raw.span }
 }
 
-fn backend(raw: RawBackend, out: &mut Vec<Diagnostic>) -> Option<CheckedBackend> {
+fn backend(raw: RawBackend, tunnelled: bool, out: &mut Vec<Diagnostic>) -> Option<CheckedBackend> {
     if let Some(Set { value, span: Some(span) }) = &raw.name
         && let Some(why) = text::bad_name(value)
     {
@@ -276,7 +292,11 @@ fn backend(raw: RawBackend, out: &mut Vec<Diagnostic>) -> Option<CheckedBackend>
     }
     let Set { value: written, span } = raw.address?;
     let place = span.expect("an address has no default");
-    let (address, port) = text::backend(&written).map_err(|problem| out.push(problem.at(place.clone()))).ok()?;
+    let read = text::backend(&written).map_err(|problem| {
+        let help = "write \"10.0.0.1\" or \"2001:db8::1\": with direct server return, packets keep their port";
+        out.push(if tunnelled { problem.help(help) } else { problem }.at(place.clone()));
+    });
+    let (address, port) = read.ok()?;
     if let Some(why) = text::unusable(address, if address.is_v4() { 32 } else { 128 }) {
         let message = format!("{address} cannot be a backend");
         out.push(Diagnostic::new(Code::UnusableAddress, place, message).label(why));

@@ -208,16 +208,11 @@ impl Host {
     }
 
     pub(super) fn packet_size(&self, doors: &[&Link], mtu: u16) -> Finding {
-        let narrow: Vec<_> = doors
-            .iter()
-            .filter(|link| link.mtu < u32::from(mtu))
-            .map(|link| format!("{} ({})", link.name, link.mtu))
-            .collect();
-        if narrow.is_empty() {
-            return ok("MTU", format!("{mtu}"));
-        }
-        let found = format!("{mtu}, more than {}: larger packets depend on path MTU discovery", narrow.join(", "));
-        bad(Level::Warn, "MTU", found, "lower `mtu` in [gateway]".to_owned())
+        let narrow: Vec<_> = doors.iter().filter(|link| link.mtu < u32::from(mtu)).collect();
+        let Some(least) = narrow.iter().map(|link| link.mtu).min() else { return ok("MTU", format!("{mtu}")) };
+        let names: Vec<_> = narrow.iter().map(|link| format!("{} ({})", link.name, link.mtu)).collect();
+        let found = format!("{mtu}, more than {}: larger packets depend on path MTU discovery", names.join(", "));
+        bad(Level::Warn, "MTU", found, format!("mtu = {least} in [gateway]"))
     }
 
     /// VIPs that the hosts of an attached network look for by ARP or neighbour discovery, where nobody answers.
