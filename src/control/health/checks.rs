@@ -43,6 +43,8 @@ struct Target {
     about: Vec<BackendId>,
     round: u32,
     state: State,
+    /// The last answer: good, or why not.
+    last: Option<Result<(), Reason>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,12 +96,18 @@ impl Checks {
                 let (query, is_new) = self.watch(query, backend);
                 new.extend(is_new);
                 let (rise, fall) = (service.health.rise, service.health.fall);
-                let (verdict, reason) = known.get(&backend).map_or((Verdict::Unknown, None), |before| {
-                    let is_same = before.query.is_like(&query);
+                let before = known.get(&backend);
+                let is_same = before.is_some_and(|before| before.query.is_like(&query));
+                let (verdict, reason) = before.map_or((Verdict::Unknown, None), |before| {
                     let verdict = if is_same { before.verdict } else { before.verdict.in_doubt(rise, fall) };
                     (verdict, before.reason.clone())
                 });
+                let last = self.last_answer(&query);
                 self.backends.insert(backend, Watched { query, rise, fall, verdict, reason });
+                // Somebody else's question has been answered already.
+                if let Some(last) = last.filter(|_| !is_same) {
+                    self.judge(backend, last.as_ref().err());
+                }
             }
         }
         for (backend, before) in known {
@@ -157,6 +165,9 @@ impl Checks {
                 return;
             }
         };
+        if let Some(target) = &mut self.targets[id.target as usize] {
+            target.last = Some(reason.cloned().map_or(Ok(()), Err));
+        }
         self.record.count(reason.is_none());
         for backend in about {
             self.record.note(backend, answer.took);
@@ -193,6 +204,11 @@ impl Checks {
         self.changes.push_back(Change { backend, up: Some(up), reason: why });
     }
 
+    fn last_answer(&self, query: &Query) -> Option<Result<(), Reason>> {
+        let index = *self.by_query.get(query)?;
+        self.targets[index as usize].as_ref()?.last.clone()
+    }
+
     /// Has the backend be asked this; with the target's index if nobody was yet.
     fn watch(&mut self, query: Query, backend: BackendId) -> (Arc<Query>, Option<u32>) {
         if let Some(index) = self.by_query.get(&query) {
@@ -201,8 +217,8 @@ impl Checks {
             return (Arc::clone(&target.query), None);
         }
         let query = Arc::new(query);
-        let target =
-            Target { query: Arc::clone(&query), about: vec![backend], round: 0, state: State::Waiting(Instant::MAX) };
+        let state = State::Waiting(Instant::MAX);
+        let target = Target { query: Arc::clone(&query), about: vec![backend], round: 0, state, last: None };
         let index = self.free.pop().unwrap_or_else(|| {
             self.targets.push(None);
             u32::try_from(self.targets.len() - 1).expect("no more targets than backends")

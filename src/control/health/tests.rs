@@ -194,6 +194,18 @@ fn another_question_changes_nothing_before_its_first_answer_and_that_decides() {
 }
 
 #[test]
+fn who_is_asked_what_others_are_asked_already_does_not_wait_for_the_next_time() {
+    let first = service("a", 80, 2, "interval = '1h'");
+    let mut world = World::new(&snapshot(&first));
+    let of_second = |query: &Query| query.endpoint.address == crate::wire::Address::v4([10, 0, 0, 2]);
+    world.live(0, 1_000, |query, _| if of_second(query) { Outcome::Good } else { bad() });
+    world.checks.adopt(&snapshot(&(first + &service("b", 81, 2, "interval = '1h'"))), at(1_000));
+    world.changes.clear();
+    world.live(1_000, 1_010, |_, _| panic!("they were asked"));
+    assert_eq!(world.changes, [(1_000, 2, Some(false)), (1_000, 3, Some(true))]);
+}
+
+#[test]
 fn an_answer_that_comes_after_a_reload_is_about_what_was_asked() {
     let mut checks = Checks::new(7, Arc::default());
     checks.adopt(&snapshot(&service("web", 80, 1, "")), at(0));
