@@ -23,7 +23,8 @@ pub enum Event<'a> {
     Goodbye(Goodbye),
     /// A message of a planned change of roles.
     Handoff(Handoff),
-    /// [`Core::poll_timeout`](super::Core::poll_timeout) is over. Sockets are to be read empty before.
+    /// [`Core::poll_timeout`](super::Core::poll_timeout) is over. First the time is taken, then all sockets are read empty,
+    /// then this is said with that time: so silence is not what has come and was not read.
     Tick,
     /// What the copying of flows has come to.
     Sync(SyncReport),

@@ -54,8 +54,8 @@ pub struct Timers {
     pub heartbeat: Duration,
     /// Silence of the active on all paths after which the standby takes over.
     pub dead: Duration,
-    /// How long an active may forward after its last heartbeat, if nothing proves that the standby has heard it. The
-    /// standby's clock may have started [`LOSSES`] heartbeats before that last one, so this is what is left of `dead`.
+    /// How late a thread may be: an active forwards for no longer after its last heartbeat, if nothing proves that the
+    /// standby has heard it. The standby may not have heard the last [`LOSSES`], so this is what is left of `dead`.
     pub stall: Duration,
     /// Silence after which one that was held up may assume that nobody has taken over. A peer that has is heard after
     /// [`LOSSES`] + 1 heartbeats, if they take less than one to arrive.

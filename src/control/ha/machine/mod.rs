@@ -4,15 +4,16 @@
 //!
 //! # Why at most one forwards
 //!
-//! A gateway forwards as long as its [`Permit`] lasts, and each heartbeat that it sends renews that for the stall time.
-//! The standby takes over after the dead time without any. Between the last heartbeat that it may have heard and the last
-//! that was sent are at most [`LOSSES`](super::LOSSES) others, and stall + losses × heartbeat = dead: the permission is over
-//! when the standby begins. Where the peer has echoed a heartbeat, its dead time cannot end earlier than that time after
-//! this was sent, whatever is lost: that renews the permission, too. Who finds its permission over ([`Phase::Fenced`]) forwards
-//! only when the peer has proved that it heard it afterwards and was passive then, or was silent for so long that nobody
-//! can have taken over and be alive.
+//! A gateway forwards as long as its [`Permit`] lasts, and each heartbeat that it sends renews that. The standby takes over
+//! when it has heard none for the dead time. Of any [`LOSSES`] + 1 in a row it has heard one, so not before the dead time
+//! from the oldest of the last ones that were sent: then the permission is over. Where the peer has echoed a later one, it
+//! lasts for the dead time from that, whatever is lost. Who finds its permission over ([`Phase::Fenced`]) forwards only when
+//! the peer has proved that it heard it afterwards and was passive then, or was silent for so long that nobody can have
+//! taken over and be alive.
 
 mod active;
+#[cfg(test)]
+pub(super) mod fingerprint;
 mod handoff;
 mod hearing;
 mod orders;
@@ -27,7 +28,8 @@ pub use self::status::{PeerStatus, Status, Unready};
 use super::announcer::Announcer;
 use super::peer::{PathStatus, Peer};
 use super::{
-    Action, Cause, Epoch, Event, Legs, MAX_PATHS, NodeId, Permit, Replica, State, SyncReport, Timers, Transition,
+    Action, Cause, Epoch, Event, LOSSES, Legs, MAX_PATHS, NodeId, Permit, Replica, State, SyncReport, Timers,
+    Transition,
 };
 use crate::engine::Instant;
 
@@ -108,7 +110,8 @@ pub struct Core {
     /// The last step.
     awake_at: Instant,
     next_beat: Instant,
-    sent_at: Instant,
+    /// When the last heartbeats were sent, the newest first. One that may be the last that the peer has heard is among them.
+    sent: [Instant; LOSSES as usize + 1],
     seq: u32,
     /// A heartbeat is to leave at the end of this step.
     beat_wanted: bool,
@@ -143,6 +146,8 @@ pub(super) enum Safeguard {
     Fence,
     /// Only an answer to a heartbeat sent afterwards proves that the peer did not take over.
     EchoProof,
+    /// The peer may not have heard the last heartbeats.
+    Losses,
     /// Silence while one was held up oneself is none.
     WakeGuard,
 }
@@ -162,7 +167,7 @@ impl Core {
             watch_from: now,
             awake_at: now,
             next_beat: now,
-            sent_at: now,
+            sent: [now; LOSSES as usize + 1],
             seq: 0,
             beat_wanted: false,
             claimed_since: now,
@@ -182,6 +187,12 @@ impl Core {
             #[cfg(test)]
             removed: None,
         }
+    }
+
+    /// The number of the last round of heartbeats.
+    #[cfg(test)]
+    pub(super) const fn seq(&self) -> u32 {
+        self.seq
     }
 
     /// What it is.
@@ -228,7 +239,8 @@ impl Core {
         }
         if std::mem::take(&mut self.beat_wanted) {
             self.seq = self.seq.wrapping_add(1);
-            self.sent_at = now;
+            self.sent.rotate_right(1);
+            self.sent[0] = now;
             actions.push(Action::SendHeartbeat);
             // After the heartbeat: a permission must not be longer than what was really sent allows.
             if self.state().forwards() {
@@ -256,14 +268,21 @@ impl Core {
 
     /// This process may have been held up: then it knows less than it thinks.
     fn notice_pause(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        let late = now.since(self.awake_at) >= self.timers.stall;
+        let Timers { heartbeat, dead, stall, .. } = self.timers;
+        let late = now.since(self.awake_at) >= stall;
+        let overslept = now.since(self.poll_timeout()) * 2 >= heartbeat;
         self.awake_at = now;
         if late {
             // The data plane may have been held up, too, and has not had its turn yet.
             self.data_plane_at = now;
         }
-        if late && !self.lacks(Safeguard::WakeGuard) {
-            self.watch_from = now;
+        if !self.lacks(Safeguard::WakeGuard) {
+            if late {
+                self.watch_from = now;
+            } else if overslept {
+                // What came meanwhile may still lie in the network card of a machine that was held up.
+                self.watch_from = self.watch_from.max(now + heartbeat - dead);
+            }
         }
         match &mut self.phase {
             Phase::Active | Phase::Solo => {
@@ -271,7 +290,7 @@ impl Core {
                     self.enter(Phase::Fenced { resumed_at: now }, Cause::HeldUp, now, actions);
                 }
             }
-            Phase::Fenced { resumed_at } if late => *resumed_at = now,
+            Phase::Fenced { resumed_at } if late || overslept => *resumed_at = now,
             // The old active has given up waiting, and a commit that is read only now is not for this time.
             Phase::HandoffIn { .. } if late => self.leave_handoff_in(Cause::HeldUp, now, actions),
             Phase::Init
@@ -299,8 +318,8 @@ impl Core {
 
     /// No batch may begin then or later.
     fn permitted_until(&self) -> Instant {
-        let sent = self.sent_at + self.timers.stall;
-        self.echoed.map_or(sent, |echoed| sent.max(echoed + self.timers.dead))
+        let oldest = if self.lacks(Safeguard::Losses) { self.sent[0] } else { self.sent[LOSSES as usize] };
+        self.echoed.map_or(oldest, |echoed| oldest.max(echoed)) + self.timers.dead
     }
 
     /// The next time at which something follows from nothing having happened.
@@ -364,6 +383,8 @@ impl Core {
     fn promote(&mut self, cause: Cause, now: Instant, actions: &mut Vec<Action>) {
         self.raise_epoch(actions);
         self.claimed_since = now;
+        // Whoever waits now does so from now on: it has heard of nobody before.
+        self.sent = [now; LOSSES as usize + 1];
         self.echoed = None;
         self.sync.replica = Replica::Partial;
         self.differs_since = None;
