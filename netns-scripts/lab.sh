@@ -19,7 +19,8 @@ usage: lab.sh up                    build a lab, print its name as `export LAB=N
        lab.sh down                  end what runs in the lab, remove it
        lab.sh router MTU            put a router before b1; the link behind it takes packets up to MTU
        lab.sh direct                give b1 and b2 cables of their own to the client, and send answers that way
-       lab.sh exec NAME CMD...      run CMD in NAME: client, gw, b1 or b2
+       lab.sh pair                  make it a lab of two gateways, gw and gw2, on two switches, with a cable between them
+       lab.sh exec NAME CMD...      run CMD in NAME: client, gw, b1, b2 or gw2
        lab.sh run CMD...            build a lab, run CMD with LAB set, remove the lab whatever happens
 
 `up` calls the lab $LAB, or tgPID when LAB is unset; `down` and `exec` work on $LAB, or on the only lab there is.
@@ -36,6 +37,7 @@ main() {
         down) [[ $# -eq 0 ]] || usage; need_root; find_lab; down ;;
         router) [[ $# -eq 1 ]] || usage; need_root; find_lab; router "$1" ;;
         direct) [[ $# -eq 0 ]] || usage; need_root; find_lab; direct ;;
+        pair) [[ $# -eq 0 ]] || usage; need_root; find_lab; pair ;;
         exec) [[ $# -ge 2 ]] || usage; need_root; find_lab; find_host "$1"; exec ip netns exec "$lab-$1" "${@:2}" ;;
         run) [[ $# -ge 1 ]] || usage; need_root; new_lab; run "$@" ;;
         *) usage ;;
@@ -169,10 +171,53 @@ direct() {
     done
 }
 
+# Two gateways at the same two switches:
+#
+#   LAB-client -- switch ext -- ext LAB-gw  int -- switch int -- LAB-b1, LAB-b2
+#                            \\ ext LAB-gw2 int //                 LAB-gw hb -- hb LAB-gw2
+#
+# The VIPs lie in the client's network, the source addresses in the backends': who has them is asked by ARP and ND.
+pair() {
+    local host link
+    for link in to-client to-b1 to-b2; do
+        ip -n "$lab-gw" link del "$link"
+    done
+    for host in gw2 sw; do
+        ip netns add "$lab-$host"
+        quiet_host "$lab-$host"
+    done
+    forwarding_on "$lab-gw2"
+    for link in ext int; do
+        ip -n "$lab-sw" link add "$link" type bridge forward_delay 0 mcast_snooping 0
+        ip -n "$lab-sw" link set "$link" up
+    done
+    plug ext client eth0 198.51.100.2/24 2001:db8:1::2/64
+    plug int b1 eth0 10.0.0.1/24 fd00::1/64
+    plug int b2 eth0 10.0.0.2/24 fd00::2/64
+    local n=1
+    for host in gw gw2; do
+        plug ext "$host" ext "198.51.100.1$n/24" "2001:db8:1::1$n/64"
+        plug int "$host" int "10.0.0.1$n/24" "fd00::1$n/64"
+        n=2
+    done
+    cable gw hb 10.0.5.1/24 fd00:5::1/64 gw2 hb 10.0.5.2/24 fd00:5::2/64
+    routes client "192.0.2.0/24 dev eth0" "2001:db8::/64 dev eth0"
+    for host in b1 b2; do
+        routes "$host" "10.99.0.0/24 dev eth0" "fd00:99::/64 dev eth0"
+    done
+}
+
+# plug SWITCH HOST PORT ADDRESS4 ADDRESS6: a port of a host into a switch.
+plug() {
+    ip link add "$3" netns "$lab-$2" type veth peer name "$2-$3" netns "$lab-sw"
+    ip -n "$lab-sw" link set "$2-$3" master "$1" up
+    port "${@:2}"
+}
+
 # Whatever runs in these namespaces was started in them, so it is ours to end.
 down() {
     local name pids
-    for name in client gw b1 b2 r; do
+    for name in client gw b1 b2 r gw2 sw; do
         [[ -e /run/netns/$lab-$name ]] || continue
         mapfile -t pids < <(ip netns pids "$lab-$name")
         [[ ${#pids[@]} -eq 0 ]] || end "$lab-$name" "${pids[@]}"

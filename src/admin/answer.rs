@@ -7,8 +7,9 @@ use super::describe::icmp_name;
 use super::explain::explain;
 use super::filter::FlowFilter;
 use super::rows::{BackendRow, ConfigRow, CountRow, DropRow, FlowRow, ServiceRow, SourceRow, WorkerRow};
-use super::{Request, Response, Responses, hex, operate};
+use super::{Request, Response, Responses, ha, hex, operate};
 use crate::config::{self, BackendId, Mode, ServiceId, Snapshot};
+use crate::control::ha::Command;
 use crate::control::history::Source;
 use crate::control::{Admit, Controller};
 use crate::engine::conntrack::{Direction, Flow, FlowRef, State as FlowState};
@@ -24,6 +25,8 @@ pub struct State<'a> {
     pub controller: &'a mut Controller,
     /// Has a flow ended by the worker that owns it.
     pub end_flow: &'a dyn Fn(FlowRef),
+    /// Passes an order on to the pair, or says why not.
+    pub order_pair: &'a dyn Fn(Command) -> Result<(), String>,
     /// When the daemon started.
     pub started: Instant,
     /// The time.
@@ -76,6 +79,8 @@ pub fn answer(request: Request, state: &mut State<'_>) -> Responses {
         Request::Reload { confirm_s } => one(operate::reload(state, confirm_s)),
         Request::Confirm => one(operate::confirm(state)),
         Request::Rollback { steps } => one(operate::rollback(state, steps)),
+        Request::ShowHa => one(ha::show(state.controller)),
+        Request::Ha { order, force } => one(ha::order(state, order, force)),
         Request::Operate(said) => one(operate::operate(state, said)),
         Request::Explain(probe) => one(match hex::decode(&probe.packet) {
             Some(mut packet) => Response::Explained(Box::new(explain(shared, &mut packet, state.kept, state.now))),

@@ -1,6 +1,7 @@
 //! What Prometheus reads: one list of metrics, which makes them and their chapter of the manual.
 
 mod list;
+mod pair;
 mod series;
 
 use std::fmt;

@@ -8,6 +8,7 @@ mod answer;
 mod describe;
 mod explain;
 mod filter;
+pub mod ha;
 pub mod hex;
 pub mod metrics;
 mod operate;
@@ -22,6 +23,7 @@ pub use answer::{State, answer};
 pub use describe::icmp_name;
 pub use explain::{explain, reason, word};
 pub use filter::FlowFilter;
+pub use ha::{HaRow, Order};
 pub use rows::{
     BackendRow, BenchRow, ChangeRow, ConfigRow, CountRow, DropRow, Explanation, FlowRow, HistoryRow, PlanRow, Probe,
     RejectedRow, ServiceRow, SourceRow, Stage, WorkerRow,
@@ -90,6 +92,15 @@ pub enum Request {
     ShowRejected,
     /// The operator says something of a backend.
     Operate(Operate),
+    /// How the pair is.
+    ShowHa,
+    /// The operator wants something of the pair.
+    Ha {
+        /// What.
+        order: Order,
+        /// Although flows may be lost.
+        force: bool,
+    },
 }
 
 /// What the operator says of a backend.
@@ -146,6 +157,8 @@ pub enum Response {
     History(Vec<HistoryRow>),
     /// To [`Request::ShowRejected`].
     Rejected(Box<RejectedRow>),
+    /// To [`Request::ShowHa`].
+    Ha(Box<HaRow>),
     /// It is done, and there is nothing more to say.
     Done,
     /// The configuration cannot be used, and nothing was changed: what is wrong with it, for a person.

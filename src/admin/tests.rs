@@ -74,6 +74,7 @@ impl World {
         let mut state = State {
             controller: &mut self.controller.borrow_mut(),
             end_flow: &end_flow,
+            order_pair: &|_| Ok(()),
             started: STARTED,
             now,
             read_file: &source,

@@ -95,6 +95,7 @@ impl Run {
         let state_dir = daemon.shared().policy.load().snapshot.gateway.state_dir.clone();
         daemon.serve_http().map_err(|why| Failure::new(Exit::Refused, why))?;
         daemon.remember(StateDir::open(&state_dir), Source { file: file.clone(), text });
+        daemon.join_pair().map_err(|error| start_failure(&error))?;
         tell_start(&daemon.controller().snapshot(), &file);
         let started = sys::now();
         let read_file = || {
@@ -102,13 +103,14 @@ impl Run {
             Ok(Source { file: file.clone(), text })
         };
         let served = control::serve(daemon, server, signals, self.drain, &mut |daemon, request| {
-            let (end_flow, now) = (daemon.flow_ender(), sys::now());
+            daemon.look_at_pair();
+            let (end_flow, order_pair, now) = (&daemon.flow_ender(), &daemon.pair_order(), sys::now());
             let kept = daemon.addresses().complaints();
             let controller = daemon.controller();
             let running = controller.snapshot();
             let admit = |new: &Snapshot| admit(new, &running.gateway.announce_on).map_err(|error| error.to_string());
-            let (end_flow, read_file, kept, admit) = (&end_flow, &read_file, &kept, &admit);
-            let mut state = State { controller, end_flow, started, now, read_file, kept, admit };
+            let (read_file, kept, admit) = (&read_file, &kept, &admit);
+            let mut state = State { controller, end_flow, order_pair, started, now, read_file, kept, admit };
             admin::answer(request, &mut state)
         });
         served.map_err(|error| Failure::no(error.to_string()))?;
@@ -139,7 +141,9 @@ pub(super) fn start_failure(error: &StartError) -> Failure {
         | StartError::Addresses(_)
         | StartError::Route(_)
         | StartError::Announce(_)
+        | StartError::Pair(_)
         | StartError::System(_) => false,
+        StartError::Keys(error) => error.is_refusal(),
     };
     Failure::new(if refused { Exit::Refused } else { Exit::No }, error.to_string())
 }

@@ -86,6 +86,13 @@ pub(super) enum Show {
         #[command(flatten)]
         listing: Listing,
     },
+    /// The pair: who serves, and whether the other one could take over
+    Ha {
+        #[command(flatten)]
+        daemon: Daemon,
+        #[command(flatten)]
+        listing: Listing,
+    },
     /// The configuration in force, as it was applied
     Config {
         /// The last one that was to be put in force instead, if it was refused, and why
@@ -177,6 +184,7 @@ impl Show {
             Self::Sources { daemon, listing } => {
                 Ask { daemon, listing, request: Request::ShowSources }.list(out, &SOURCES, sources)
             }
+            Self::Ha { daemon, listing } => super::ha::status(daemon, listing, out),
             // For people it is the text that is worth reading, not a table of one row.
             Self::Config { rejected: true, daemon, listing } if listing.output == Format::Table => {
                 Ask { daemon, listing, request: Request::ShowRejected }.tell(out, |out, response| {

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::output::{Column, View, size, span};
 use crate::admin::{
-    BackendRow, ConfigRow, CountRow, DropRow, FlowRow, HistoryRow, PlanRow, RejectedRow, ServiceRow, SourceRow,
+    BackendRow, ConfigRow, CountRow, DropRow, FlowRow, HaRow, HistoryRow, PlanRow, RejectedRow, ServiceRow, SourceRow,
     WorkerRow,
 };
 
@@ -79,6 +79,9 @@ pub(super) static FLOWS: View<FlowRow> = View {
         Column { title: "+SYNCED", cell: |f| if f.synced { "yes" } else { "no" }.to_owned() },
     ],
 };
+
+/// For programs: people are told in sentences.
+pub(super) static HA: View<HaRow> = View { kind: "HaStatus", columns: &[] };
 
 pub(super) static COUNT: View<CountRow> =
     View { kind: "FlowCount", columns: &[Column { title: "FLOWS", cell: |c| c.flows.to_string() }] };

@@ -206,6 +206,8 @@ pub enum Code {
     CheckWithoutPort,
     /// A key that the health check has no use for.
     OfAnotherCheck,
+    /// A heartbeat path that does not have an end on each of the two gateways.
+    PathEnds,
     /// All weights of a service are 0.
     AllWeightsZero,
     /// A service without backends.
@@ -226,6 +228,8 @@ pub enum Code {
     IdleSourceNat,
     /// A health check that lasts longer than the time to the next.
     LongCheck,
+    /// A pair that announces its addresses nowhere.
+    Unannounced,
 }
 
 impl Code {
@@ -260,6 +264,7 @@ impl Code {
             Self::EncapsulationWithoutTunnel => "E026",
             Self::CheckWithoutPort => "E027",
             Self::OfAnotherCheck => "E028",
+            Self::PathEnds => "E029",
             Self::AllWeightsZero => "W001",
             Self::NoBackends => "W002",
             Self::ShortTimeout => "W003",
@@ -270,6 +275,7 @@ impl Code {
             Self::IdleAffinity => "W012",
             Self::IdleSourceNat => "W013",
             Self::LongCheck => "W008",
+            Self::Unannounced => "W014",
         }
     }
 

@@ -108,7 +108,12 @@ pub(super) const FILE: &[Key] = &[
         Depends,
         "What clients connect to, and who serves them.",
     ),
-    Key::later("ha", "remove the table: this version runs as a single gateway"),
+    Key::new(
+        "ha",
+        Table { keys: HA, place: "`[ha]`" },
+        Depends,
+        "The other gateway of a pair. Without the table: there is none.",
+    ),
 ];
 
 const MOST_FLOWS: i64 = 100_000_000;
@@ -396,6 +401,52 @@ pub(super) const PASSIVE: &[Key] = &[
     ),
 ];
 
+/// `[ha]`.
+pub(super) const HA: &[Key] = &[
+    Key::new(
+        "role",
+        Kind::Word(ROLE),
+        Default("\"auto\""),
+        "What the gateway is at its start, if both start at once: whichever has the higher priority, the active one, or \
+         the standby.",
+    ),
+    Key::new("priority", Integer(1, 255), Default("100"), "Who goes first if both start at once: the higher one."),
+    Key::new(
+        "listen",
+        TextOrList,
+        Refused("listen = \"10.0.5.1:7946\""),
+        "This gateway's ends of the heartbeat paths: an address and a UDP port each; one, or a list of up to four.",
+    ),
+    Key::new(
+        "peer",
+        TextOrList,
+        Refused("peer = \"10.0.5.2:7946\""),
+        "The other gateway's ends of the same paths, in the same order.",
+    ),
+    Key::new(
+        "key-file",
+        Text,
+        Refused("key-file = \"/etc/tungate/ha.key\""),
+        "The key that both share, made by `tungate ha keygen`; refused if others than its owner can open it.",
+    ),
+    Key::new(
+        "profile",
+        Kind::Word(PROFILE),
+        Default("\"auto\""),
+        "Heartbeat interval and dead time: fast 5/20 ms (needs real-time priority), normal 25/100, vm 50/250, wan \
+         250/1500. The slower of the two gateways' holds. \"auto\": fast where the kernel allows it, else normal.",
+    ),
+    Key::new(
+        "split-brain",
+        Kind::Word(SPLIT_BRAIN),
+        Default("\"pair\""),
+        "What it means that the active is silent on all paths. pair: it is dead, the standby takes over. manual: nothing, \
+         until the operator says so.",
+    ),
+    Key::later("witness", "remove the key: no version has a witness yet"),
+    Key::later("commit", "remove the key: no packet waits for the standby yet"),
+];
+
 /// An entry of `backends`.
 pub(super) const BACKEND: &[Key] = &[
     Key::new("name", Text, Depends, "Unique within the service. Default: the address as written."),
@@ -409,6 +460,10 @@ pub(super) const BACKEND: &[Key] = &[
     Key::new("backup", Flag, Default("false"), "Used only when no other backend is available."),
 ];
 
+const ROLE: &[Word] = &[now("auto"), now("active"), now("standby")];
+const PROFILE: &[Word] = &[now("auto"), now("fast"), now("normal"), now("vm"), now("wan")];
+const SPLIT_BRAIN: &[Word] =
+    &[now("pair"), later("witness", "use split-brain = \"pair\" with several heartbeat paths"), now("manual")];
 const SOURCE: &[Word] = &[now("file"), now("dns"), now("http")];
 const RECORDS: &[Word] = &[now("a"), now("aaaa"), now("srv")];
 const PROTOCOL: &[Word] = &[now("tcp"), now("udp"), now("any")];
@@ -447,6 +502,12 @@ mod tests {
             }
             "discovery" => format!("{service}\nbackends = []\n[service.discovery]\n{line}\n"),
             "limits" | "health" | "passive" => format!("{service}\nbackends = []\n[service.{table}]\n{line}\n"),
+            "ha" => {
+                let given = ["listen = '10.0.5.1:7946'", "peer = '10.0.5.2:7946'", "key-file = '/etc/tungate/ha.key'"];
+                let key = line.split(' ').next().unwrap();
+                let others: Vec<_> = given.into_iter().filter(|given| !given.starts_with(&format!("{key} "))).collect();
+                format!("[gateway]\nannounce-on = ['eth0']\n[ha]\n{}\n{line}\n", others.join("\n"))
+            }
             other => format!("[{other}]\n{line}\n"),
         }
     }
@@ -461,6 +522,7 @@ mod tests {
         ("health", HEALTH),
         ("passive", PASSIVE),
         ("backend", BACKEND),
+        ("ha", HA),
     ];
 
     /// Lines that this version has to refuse, as `affinity = 1` or `mode = "dsr"`.

@@ -6,6 +6,7 @@
 mod check;
 mod diagnostic;
 mod discovery;
+pub mod ha;
 mod health;
 mod identity;
 mod keys;
@@ -25,6 +26,7 @@ use std::time::Duration;
 
 pub use self::diagnostic::{Code, Diagnostic, Label, Report, Severity};
 pub use self::discovery::{Discovery, DnsName, Found, HttpSource, Records, Source, Url, read_backends};
+pub use self::ha::Ha;
 pub use self::health::{Check, CheckedAt, Health, HttpCheck, OnDown, Passive, UdpCheck};
 use self::identity::Places;
 pub use self::identity::Retired;
@@ -75,6 +77,8 @@ pub struct Snapshot {
     pub gateway: Gateway,
     /// `[timeouts]`.
     pub timeouts: Timeouts,
+    /// `[ha]`, if there is another gateway.
+    pub ha: Option<ha::Ha>,
     /// All `[[service]]`, in the file's order.
     pub services: Vec<Service>,
     /// All backends of all services, grouped by service.

@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::{
-    Affinity, Backend, BackendId, Gateway, Limits, Mode, Rate, Service, ServiceId, Snapshot, Timeouts, Workers,
+    Affinity, Backend, BackendId, Gateway, Ha, Limits, Mode, Rate, Service, ServiceId, Snapshot, Timeouts, Workers,
 };
 
 mod health;
@@ -76,6 +76,7 @@ impl fmt::Display for Change {
 pub fn plan(old: &Snapshot, new: &Snapshot) -> Plan {
     let mut plan = Plan::default();
     plan.compare("gateway", &gateway(&old.gateway), &gateway(&new.gateway));
+    plan.compare("ha", &ha(old.ha.as_ref()), &ha(new.ha.as_ref()));
     plan.compare("timeouts", &timeouts(&old.timeouts), &timeouts(&new.timeouts));
     for service in &new.services {
         match old.services.iter().find(|known| known.id == service.id) {
@@ -150,6 +151,22 @@ impl Plan {
             self.push(Effect::Drained, format!("backend {}/{}", before.name, backend.name), backend.place());
         }
     }
+}
+
+/// What is said between the two gateways holds from the start to the end. Only the keys are read again by every reload.
+fn ha(ha: Option<&Ha>) -> Vec<Field> {
+    let Some(Ha { role, priority, paths, key_file, profile, split_brain }) = ha else {
+        return vec![("peer", "none".to_owned(), Effect::Restart)];
+    };
+    let paths: Vec<_> = paths.iter().map(|path| format!("{} - {}", path.listen, path.peer)).collect();
+    vec![
+        ("peer", paths.join(", "), Effect::Restart),
+        ("role", format!("{role:?}").to_lowercase(), Effect::Restart),
+        ("priority", priority.to_string(), Effect::Restart),
+        ("key-file", key_file.display().to_string(), Effect::Restart),
+        ("profile", format!("{profile:?}").to_lowercase(), Effect::Restart),
+        ("split-brain", format!("{split_brain:?}").to_lowercase(), Effect::Restart),
+    ]
 }
 
 fn service(service: &Service) -> Vec<Field> {
@@ -253,9 +270,10 @@ fn number(number: Option<u32>) -> String {
 impl Snapshot {
     /// Keeps what a running gateway cannot change: [`Effect::Restart`].
     #[must_use]
-    pub fn restrained_by(mut self, running: &Gateway) -> Self {
+    pub fn restrained_by(mut self, running: &Self) -> Self {
         let Gateway { name, source_addresses, announce_on, .. } = self.gateway;
-        self.gateway = Gateway { name, source_addresses, announce_on, ..running.clone() };
+        self.gateway = Gateway { name, source_addresses, announce_on, ..running.gateway.clone() };
+        self.ha = running.ha.clone();
         self
     }
 }
@@ -381,7 +399,7 @@ mod tests {
         let text = OLD.replace("[gateway]", "[gateway]\nname = 'b'\nmtu = 1400\nannounce-on = ['eth1']");
         let new = load(&text, "new.toml", Some(&old), "gw").unwrap();
         assert!(plan(&old, &new).needs_restart());
-        let applied = new.restrained_by(&old.gateway);
+        let applied = new.restrained_by(&old);
         assert_eq!((applied.gateway.mtu, applied.gateway.name.as_str()), (1500, "b"));
         assert_eq!(applied.gateway.announce_on, ["eth1"]);
         let again = load(&text, "new.toml", Some(&applied), "gw").unwrap();

@@ -18,6 +18,7 @@ pub(super) struct RawFile {
     pub(super) gateway: RawGateway,
     pub(super) timeouts: RawTimeouts,
     pub(super) services: List<RawService>,
+    pub(super) ha: Option<RawHa>,
 }
 
 /// `[gateway]`.
@@ -35,6 +36,20 @@ pub(super) struct RawGateway {
     pub(super) state_dir: Set<String>,
     pub(super) metrics_listen: Option<Set<String>>,
     pub(super) max_flows: Set<i64>,
+}
+
+/// `[ha]`.
+#[derive(Debug)]
+pub(super) struct RawHa {
+    /// The header.
+    pub(super) span: Range<usize>,
+    pub(super) role: Option<&'static str>,
+    pub(super) priority: i64,
+    pub(super) listen: List<Spanned<String>>,
+    pub(super) peer: List<Spanned<String>>,
+    pub(super) key_file: Option<Set<String>>,
+    pub(super) profile: Option<&'static str>,
+    pub(super) split_brain: Option<&'static str>,
 }
 
 /// `[timeouts]`.
@@ -155,6 +170,7 @@ impl RawFile {
             gateway: RawGateway::new(values.table("gateway")),
             timeouts: RawTimeouts::new(values.table("timeouts")),
             services: values.tables("service").map(RawService::new),
+            ha: RawHa::new(values.table("ha")),
         };
         values.all_read();
         Ok((file, out))
@@ -292,6 +308,24 @@ impl RawPassive {
         };
         values.all_read();
         (!values.span.is_empty()).then_some(passive)
+    }
+}
+
+impl RawHa {
+    /// The table switches something on: it is there only if it was written.
+    fn new(mut values: Values) -> Option<Self> {
+        let ha = Self {
+            span: values.span.clone(),
+            role: values.word("role").map(|word| word.value),
+            priority: values.integer("priority").value,
+            listen: values.texts("listen"),
+            peer: values.texts("peer"),
+            key_file: values.text("key-file"),
+            profile: values.word("profile").map(|word| word.value),
+            split_brain: values.word("split-brain").map(|word| word.value),
+        };
+        values.all_read();
+        (!values.span.is_empty()).then_some(ha)
     }
 }
 

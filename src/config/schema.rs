@@ -75,7 +75,7 @@ mod tests {
         let schema: Value = serde_json::from_str(&schema()).unwrap();
         let example: toml::Value = toml::from_str(crate::config::example()).unwrap();
         assert_knows(&schema, &serde_json::to_value(example).unwrap());
-        assert!(schema["properties"]["ha"].is_null());
+        assert!(schema["properties"]["timeouts"]["properties"]["icmp"].is_null());
         assert_eq!(schema["properties"]["gateway"]["properties"]["mtu"]["default"], 1500);
         assert_eq!(schema["properties"]["service"]["items"]["required"], json!(["name", "listen", "backends"]));
     }

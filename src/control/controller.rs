@@ -9,6 +9,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::discovery::Sources;
+use super::ha;
 use super::health::{Event, Observations, Record};
 use super::history::{Applied, Cause, History, Rejected, Source};
 use super::overrides::{Operation, Override, Overrides, UnixTime};
@@ -66,6 +67,8 @@ pub struct Controller {
     /// When what was found is to be kept.
     next_keeping: Option<Instant>,
     effects: Effects,
+    /// How the pair was when somebody asked, if this is one of its gateways.
+    pair: Option<ha::Report>,
 }
 
 /// What is to be done because of what has changed.
@@ -111,6 +114,7 @@ impl Controller {
             next_sweep: None,
             next_keeping: None,
             effects: Effects { sources: sources_changed, ..Effects::default() },
+            pair: None,
         }
     }
 
@@ -232,6 +236,21 @@ impl Controller {
     pub fn close(&mut self) {
         self.closed = true;
         self.outdated = true;
+    }
+
+    /// That time as the span since 1970.
+    pub fn time_of(&self, at: Instant) -> Duration {
+        self.epoch + at.since(Instant::ZERO)
+    }
+
+    /// How the pair is, as it was last said.
+    pub const fn pair(&self) -> Option<&ha::Report> {
+        self.pair.as_ref()
+    }
+
+    /// How the pair is now.
+    pub fn set_pair(&mut self, report: Option<ha::Report>) {
+        self.pair = report;
     }
 
     /// When [`Self::handle_timeout`] wants to be called, if at all; in the past, if something has changed.

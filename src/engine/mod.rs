@@ -138,6 +138,11 @@ impl Engine {
         verdict
     }
 
+    /// Counts a packet that came, and that this gateway is not to decide about.
+    pub fn pass_over(&mut self, verdict: Verdict, len: usize) {
+        self.count(verdict, len);
+    }
+
     /// Packets that are to be sent besides, oldest first; empties the box.
     pub fn outbox(&mut self) -> impl Iterator<Item = Outgoing> {
         self.outbox.drain(..)

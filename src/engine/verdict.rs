@@ -138,6 +138,8 @@ drop_reasons! {
     HandoffFull "handoff-full" "the worker that owns the flow could not take the packet"
     TooBig "too-big" "does not fit the tunnel to its backend and may not be cut; its sender is told, or must not be"
     TunnelUnreachable "tunnel-unreachable" "an ICMP error says that a packet in a tunnel did not reach its backend: is decap running there?"
+    NotActive "not-active" "the gateway is not the active one of its pair"
+    HeldUp "held-up" "the packet waited while the gateway was held up; the other one of the pair may have taken over"
     SendFailed "send-failed" "the kernel refused the packet"
 }
 

@@ -21,8 +21,9 @@ const SIGNALS: Token = Token(0);
 const LINKS: Token = Token(1);
 const ADDRESSES: Token = Token(2);
 const NEWS: Token = Token(3);
+const PAIR: Token = Token(4);
 /// And all above, below [`HTTP`]: the clients.
-const ADMIN: Token = Token(4);
+const ADMIN: Token = Token(5);
 /// And all above: the clients of `metrics-listen`. Nobody has as many before.
 const HTTP: Token = Token(1 << 40);
 /// Signals that would end the process if nobody caught them, and that nobody sends to end a gateway. SIGHUP has the
@@ -73,6 +74,9 @@ pub fn serve(
     for news in daemon.news() {
         poll.registry().register(&mut SourceFd(&news.as_raw_fd()), NEWS, Interest::READABLE)?;
     }
+    if let Some(news) = daemon.pair_news() {
+        poll.registry().register(&mut SourceFd(&news.as_raw_fd()), PAIR, Interest::READABLE)?;
+    }
     server.register(poll.registry(), ADMIN)?;
     daemon.register_http(poll.registry(), HTTP)?;
     let end = serve_until_over(&mut daemon, &mut server, &mut signals, &mut poll, drain, answer);
@@ -110,7 +114,7 @@ fn serve_until_over(
                 }
                 LINKS => restore_routes(daemon),
                 ADDRESSES => daemon.look_at_addresses(),
-                NEWS => {} // The daemon takes the news with all that is due.
+                NEWS | PAIR => {} // The daemon takes the news with all that is due.
                 token if token >= HTTP => daemon.handle_http(poll.registry(), token),
                 token => server.handle(poll.registry(), token, sys::now(), &mut |request| answer(daemon, request)),
             }

@@ -1,6 +1,7 @@
 //! The daemon put together: the TUN, its routes, the packet workers, the announcer.
 
 mod events;
+mod pair;
 mod start;
 
 use std::io;
@@ -11,9 +12,12 @@ use std::thread::JoinHandle;
 use mio::{Registry, Token};
 
 use super::addresses::{Watched, own_addresses};
-use super::announce::Announcer;
+use super::announce::{Announcer, Presence};
 use super::discovery::{Discoverer, Heard};
+use super::duty::Duty;
+use super::key_file;
 use super::netlink::Prefix;
+use super::peer::Pair;
 use super::probe::Prober;
 use super::routes::Routes;
 use super::segmenting::Segmenting;
@@ -28,6 +32,8 @@ use super::words::{in_words, with_remedy};
 use super::worker::{Mailbox, Worker};
 use crate::config::Snapshot;
 use crate::control::discovery::Kept;
+use crate::control::ha::Epoch;
+use crate::control::ha::keys::KeyRing;
 use crate::control::health::Change;
 use crate::control::history::{History, Source};
 use crate::control::overrides::Overrides;
@@ -47,6 +53,15 @@ const FOUND: &str = "discovered.json";
 #[derive(Debug)]
 pub struct Daemon {
     controller: Controller,
+    /// Talks to the other gateway, if there is one. Ends while workers still do what it says.
+    pair: Option<Pair>,
+    /// Before it begins to.
+    keys: Option<KeyRing>,
+    duty: Option<Arc<Duty>>,
+    presence: Arc<Presence>,
+    kept_epoch: Epoch,
+    /// Of the configuration that the peer was told of.
+    told_generation: u64,
     /// Asks the backends how they are, as long as it lives.
     prober: Prober,
     mailboxes: Arc<[Mailbox]>,
@@ -72,6 +87,8 @@ impl Daemon {
     pub fn start(snapshot: Snapshot, offloads: Offloads) -> Result<Self, StartError> {
         refuse_kept(&snapshot)?;
         warn_of_closed_doors(&snapshot);
+        let keys = snapshot.ha.as_ref().map(|ha| key_file::load(&ha.key_file)).transpose().map_err(StartError::Keys)?;
+        let presence = Arc::new(Presence::new(keys.is_none()).map_err(StartError::System)?);
         let count = worker_count(snapshot.gateway.workers);
         let gateway = &snapshot.gateway;
         let config = TunConfig { name: &gateway.interface, mtu: gateway.mtu, queues: count, offloads };
@@ -83,9 +100,13 @@ impl Daemon {
         let routes = routes.transpose().map_err(StartError::Route)?;
         let announcer = match gateway.announce_on.as_slice() {
             [] => None,
-            interfaces => Some(Announcer::start(interfaces, &addresses).map_err(StartError::Announce)?),
+            interfaces => {
+                let announcer = Announcer::start(interfaces, &addresses, Arc::clone(&presence));
+                Some(announcer.map_err(StartError::Announce)?)
+            }
         };
         let watched = Watched::start(&snapshot).map_err(StartError::Addresses)?;
+        let duty = keys.as_ref().map(|_| Duty::new(count).map(Arc::new)).transpose().map_err(StartError::System)?;
         let shared = Shared::new(snapshot, count, random_seed());
         let mailboxes: Result<Arc<[Mailbox]>, _> = (0..count).map(|_| Mailbox::new()).collect();
         let mailboxes = mailboxes.map_err(StartError::System)?;
@@ -96,6 +117,12 @@ impl Daemon {
         let discoverer = Discoverer::new().map_err(StartError::System)?;
         let mut daemon = Self {
             controller,
+            pair: None,
+            keys,
+            duty,
+            presence,
+            kept_epoch: Epoch::ZERO,
+            told_generation: 0,
             prober,
             mailboxes,
             workers: Vec::new(),
@@ -110,9 +137,16 @@ impl Daemon {
             tun,
         };
         for (id, queue) in (0..count).map(WorkerId).zip(queues) {
-            let engine = Engine::new(&shared, id, sys::now());
+            let mut engine = Engine::new(&shared, id, sys::now());
+            if daemon.duty.is_some() {
+                engine.pair();
+            }
             let port = Segmenting::new(TunPort::new(queue, daemon.tun.offloads()));
             let worker = Worker::new(id, port, engine, Arc::clone(&daemon.mailboxes));
+            let worker = match &daemon.duty {
+                Some(duty) => worker.on_duty(Arc::clone(duty)),
+                None => worker,
+            };
             let thread = sys::spawn(&format!("worker-{}", id.0), move || worker.run());
             daemon.workers.push(thread.map_err(StartError::System)?);
         }
@@ -151,6 +185,7 @@ impl Daemon {
 
     /// Answers who asks for metrics.
     pub fn handle_http(&mut self, registry: &Registry, token: Token) {
+        self.look_at_pair();
         if let Some(http) = &mut self.http {
             http.handle(registry, token, sys::now(), &mut |path| http::page(&self.controller, path, sys::now()));
         }
@@ -208,6 +243,7 @@ impl Daemon {
         if !events.is_empty() {
             self.follow(&events);
         }
+        self.follow_pair();
     }
 
     /// Readable when something is to be told: that a backend is another than it was, or what a source has answered. Then
@@ -233,7 +269,7 @@ impl Daemon {
         if interfaces.is_empty() {
             self.announcer = None;
         } else if !self.announcer.as_ref().is_some_and(|announcer| announcer.is_for(interfaces, addresses)) {
-            match Announcer::start_again(interfaces, addresses) {
+            match Announcer::start_again(interfaces, addresses, Arc::clone(&self.presence)) {
                 Ok(announcer) => self.announcer = Some(announcer),
                 Err(error) => log::error!("addresses are announced as before, not as configured: {error}"),
             }
@@ -300,6 +336,8 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
+        // First of all, so that the other one serves before this one does no more.
+        self.pair = None;
         for mailbox in self.mailboxes.iter() {
             mailbox.stop();
         }

@@ -177,6 +177,11 @@ impl<'a> Frame<'a> {
         self.0.get(OFFLOAD_LEN..).unwrap_or_default()
     }
 
+    /// The packet as it came, offload header included.
+    pub fn as_received(&self) -> &[u8] {
+        self.0
+    }
+
     /// The packet as it is to leave: of this length, with this header.
     #[inline]
     pub fn seal(&mut self, len: usize, offload: &Offload) -> &mut [u8] {

@@ -1,6 +1,7 @@
 //! A packet worker: one thread, one port, one engine.
 
 use std::io;
+use std::iter;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::thread;
@@ -9,6 +10,7 @@ use std::time::Duration;
 use crossbeam_queue::{ArrayQueue, SegQueue};
 
 use super::copying::Again;
+use super::duty::{Duty, Order, Watch};
 use super::gather::Gather;
 use super::port::{Batch, Frame, PacketPort, Sent};
 use super::sys::{self, Waker};
@@ -100,6 +102,14 @@ impl Mailbox {
         }
     }
 
+    /// Has the worker decide about a packet that came elsewhere, offload header in front. One for which there is no place
+    /// is lost.
+    pub fn hand(&self, packet: Vec<u8>) {
+        if self.handed.push(packet).is_ok() {
+            self.waker.wake();
+        }
+    }
+
     /// Has this woken when the engine has [heard](crate::engine::Heard) something.
     pub fn set_listener(&self, listener: Arc<mio::Waker>) {
         // Whoever listens does so from the start of the worker to its end.
@@ -132,13 +142,24 @@ pub struct Worker<P> {
     /// Where packets are wrapped for their tunnels.
     wrapping: Scratch,
     next_timeout: Instant,
+    /// If this is a gateway of a pair.
+    watch: Option<Watch>,
+    /// It is the other one that forwards: nothing is due here.
+    passive: bool,
 }
 
 impl<P: PacketPort> Worker<P> {
     /// A worker on this port; `mailboxes` are all workers', its own included.
     pub fn new(id: WorkerId, port: P, engine: Engine, mailboxes: Arc<[Mailbox]>) -> Self {
         let (batch, gather, wrapping) = (Batch::default(), Gather::new(port.takes()), Scratch::default());
-        Self { id, port, engine, mailboxes, batch, gather, wrapping, next_timeout: Instant::ZERO }
+        let next_timeout = Instant::ZERO;
+        Self { id, port, engine, mailboxes, batch, gather, wrapping, next_timeout, watch: None, passive: false }
+    }
+
+    /// Does only what the pair calls for.
+    #[must_use]
+    pub fn on_duty(self, duty: Arc<Duty>) -> Self {
+        Self { watch: Some(Watch::new(duty, self.id, sys::now())), ..self }
     }
 
     /// Serves until it is told to stop.
@@ -146,15 +167,30 @@ impl<P: PacketPort> Worker<P> {
     /// # Errors
     /// The port is gone or broken.
     pub fn run(mut self) -> io::Result<()> {
+        if self.watch.is_some() {
+            // It is asked for a sign of life two hundred times a second. Where this is refused, it may be late.
+            let _ = sys::become_important();
+        }
         let mut woke = sys::now();
         let mut last_packet = woke;
         while !self.mailbox().stop.load(Relaxed) {
             self.batch.clear();
             let now = self.port.receive(&mut self.batch)?;
             self.engine.adopt();
-            self.handle_batch(now);
-            let more = self.handle_mail(now);
-            let more = self.handle_timeouts(now) || more;
+            let full = self.batch.is_full();
+            let order = self.watch.as_mut().map_or(Order::Forward, |watch| watch.order(now, full));
+            self.passive = order != Order::Forward;
+            let more = match order {
+                Order::Forward => {
+                    self.handle_batch(now);
+                    let more = self.handle_mail(now);
+                    self.handle_timeouts(now) || more
+                }
+                Order::Discard | Order::Flush | Order::Relay => {
+                    self.pass_over(order, now);
+                    full
+                }
+            };
             if more {
                 continue;
             }
@@ -198,6 +234,33 @@ impl<P: PacketPort> Worker<P> {
     fn send_gathered(&mut self) {
         let Self { engine, batch, port, gather, .. } = self;
         gather.send(batch, port, |len, sent| count_sent(engine, &sent, len));
+    }
+
+    /// What came is not for this gateway to decide about. No flow's time ends meanwhile: that is the other one's to say.
+    fn pass_over(&mut self, order: Order, now: Instant) {
+        for n in 0..self.batch.len() {
+            let frame = self.batch.frame(n);
+            let len = frame.bytes().len();
+            let taken = order == Order::Relay
+                && self.watch.as_ref().is_some_and(|watch| watch.duty().hand_to_peer(frame.as_received().to_vec()));
+            let verdict = match order {
+                Order::Relay if taken => Verdict::Consume,
+                Order::Flush => Verdict::Drop(DropReason::HeldUp),
+                Order::Forward | Order::Discard | Order::Relay => Verdict::Drop(DropReason::NotActive),
+            };
+            self.engine.pass_over(verdict, len);
+        }
+        let mailbox = &self.mailboxes[usize::from(self.id.0)];
+        // Packets of the gateway itself have its addresses, too, and those handed over are as old as those that came.
+        while mailbox.own.pop().is_some() {}
+        while let Some(mut packet) = mailbox.handed.pop() {
+            let len = Frame::new(&mut packet).bytes().len();
+            self.engine.pass_over(Verdict::Drop(DropReason::NotActive), len);
+        }
+        let cut = || mailbox.cut.pop().map(|(flow, _)| flow);
+        for flow in iter::from_fn(|| mailbox.doomed.pop().or_else(cut)) {
+            self.engine.close(&flow, now);
+        }
     }
 
     /// Packets handed over by other workers, and flows to be ended; true if there may be more.
@@ -246,7 +309,8 @@ impl<P: PacketPort> Worker<P> {
 
     /// Waits for a packet, for mail, or for a flow's time to be over.
     fn sleep(&mut self, now: Instant) -> io::Result<()> {
-        let timeout = self.engine.poll_timeout().map(|at| at.max(self.next_timeout).since(now));
+        let due = self.engine.poll_timeout().filter(|_| !self.passive);
+        let timeout = due.map(|at| at.max(self.next_timeout).since(now));
         self.port.wait(&self.mailboxes[usize::from(self.id.0)].waker, timeout)
     }
 

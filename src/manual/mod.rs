@@ -10,18 +10,19 @@
 //! 6. [`dsr`]: direct server return: tunnels to backends that answer the clients themselves
 //! 7. [`schedulers`]: which backend a new flow goes to
 //! 8. [`discovery`]: backends that the configuration does not list
-//! 9. [`health`]: how tungate knows which backends serve, and what follows
-//! 10. [`timeouts`]: how long a flow is remembered, and which RFC says so
-//! 11. [`limits`]: how many flows a gateway and its services take, and what a flood does
-//! 12. [`packets`]: what happens to odd packets, and our choice where the references disagree
-//! 13. [`kernel`]: what differs from the kernel's own NAT, and how that is known
-//! 14. [`drops`]: all reasons for which a packet is dropped
-//! 15. [`troubleshooting`]: from what one sees to what to do
-//! 16. [`json`]: what programs can read
-//! 17. [`exit_codes`]: what scripts can rely on
-//! 18. [`performance`]: what a packet costs, where that goes, and what was tried
-//! 19. [`metrics`]: what Prometheus can read, and probes for other load balancers and orchestrators
-//! 20. [`requirements`]: the rules for packets, and the tests that show each of them
+//! 9. [`ha`]: two gateways, of which one takes over when the other fails
+//! 10. [`health`]: how tungate knows which backends serve, and what follows
+//! 11. [`timeouts`]: how long a flow is remembered, and which RFC says so
+//! 12. [`limits`]: how many flows a gateway and its services take, and what a flood does
+//! 13. [`packets`]: what happens to odd packets, and our choice where the references disagree
+//! 14. [`kernel`]: what differs from the kernel's own NAT, and how that is known
+//! 15. [`drops`]: all reasons for which a packet is dropped
+//! 16. [`troubleshooting`]: from what one sees to what to do
+//! 17. [`json`]: what programs can read
+//! 18. [`exit_codes`]: what scripts can rely on
+//! 19. [`performance`]: what a packet costs, where that goes, and what was tried
+//! 20. [`metrics`]: what Prometheus can read, and probes for other load balancers and orchestrators
+//! 21. [`requirements`]: the rules for packets, and the tests that show each of them
 //!
 //! `tungate manual CHAPTER` prints one. Each verb has a manual page, too: `tungate man DIR` writes them.
 
@@ -73,6 +74,11 @@ pub const CHAPTERS: &[Chapter] = &[
         name: "discovery",
         about: "backends that the configuration does not list",
         text: include_str!("discovery.md"),
+    },
+    Chapter {
+        name: "ha",
+        about: "two gateways, of which one takes over when the other fails",
+        text: include_str!("ha.md"),
     },
     Chapter {
         name: "health",
@@ -142,6 +148,10 @@ pub mod dsr {
 
 pub mod exit_codes {
     #![doc = include_str!("exit_codes.md")]
+}
+
+pub mod ha {
+    #![doc = include_str!("ha.md")]
 }
 
 pub mod health {

@@ -3,9 +3,10 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tungate::io::announce::Announcer;
+use tungate::io::announce::{Announcer, Presence};
 use tungate::io::netlink::{LinkChange, LocalAddress, Netlink, Prefix};
 use tungate::io::sys;
 use tungate::io::tun::Offloads;
@@ -28,7 +29,12 @@ fn announcer(world: &World, ours: &[(&str, u8)]) -> Announcer {
 fn announcer_on(world: &World, interfaces: &[&str], ours: &[(&str, u8)]) -> Announcer {
     let interfaces: Vec<_> = interfaces.iter().map(|name| (*name).to_owned()).collect();
     let addresses: Vec<_> = ours.iter().map(|(address, length)| Prefix::new(ip(address), *length)).collect();
-    world.a.run(|| Announcer::start(&interfaces, &addresses).unwrap()).unwrap()
+    world.a.run(|| Announcer::start(&interfaces, &addresses, here()).unwrap()).unwrap()
+}
+
+/// The addresses are here, as those of a single gateway are.
+fn here() -> Arc<Presence> {
+    Arc::new(Presence::new(true).unwrap())
 }
 
 /// The MAC address of `a`'s end of the cable.
@@ -307,7 +313,7 @@ fn an_interface_that_is_made_again_is_heard_again() {
     let refused = world.a.run(|| Announcer::check(&interfaces).unwrap_err().to_string()).unwrap();
     assert!(refused.starts_with("cannot find the interface left"), "{refused}");
     drop(announcer);
-    let _other = world.a.run(|| Announcer::start_again(&interfaces, &addresses).unwrap()).unwrap();
+    let _other = world.a.run(|| Announcer::start_again(&interfaces, &addresses, here()).unwrap()).unwrap();
     world.connect();
     assert_is_answered(&world);
 }
@@ -341,7 +347,8 @@ fn nobody_answers_any_more_once_the_announcer_is_gone() {
 fn an_interface_without_neighbours_or_without_existence_is_refused() {
     let Some(world) = World::build("an_interface_without_neighbours_or_without_existence_is_refused") else { return };
     let refusal = |name: &str| {
-        let start = || Announcer::start(&[name.to_owned()], &[Prefix::host(ip(VIPS[0]))]).unwrap_err().to_string();
+        let start =
+            || Announcer::start(&[name.to_owned()], &[Prefix::host(ip(VIPS[0]))], here()).unwrap_err().to_string();
         world.a.run(start).unwrap()
     };
     assert_eq!(refusal("lo"), "cannot announce on lo: it is no Ethernet; take it out of `announce-on`");

@@ -1,7 +1,7 @@
 //! The chapter on JSON has the fields that programs get, no more and no less, in their order.
 
 use serde::Serialize;
-use tungate::admin::{self, BenchRow, CountRow, RejectedRow, Request, Response, State};
+use tungate::admin::{self, BenchRow, CountRow, HaRow, RejectedRow, Request, Response, State};
 use tungate::config;
 use tungate::control::Controller;
 use tungate::control::history::{History, Source};
@@ -37,8 +37,16 @@ fn ask(request: Request) -> Response {
     controller.begin(source.clone(), "gw", History::default(), now);
     let read_file = || Ok(source.clone());
     let (controller, admit) = (&mut controller, &|_: &_| Ok(()));
-    let mut state =
-        State { controller, end_flow: &nothing, started: now, now, read_file: &read_file, kept: &|_| None, admit };
+    let mut state = State {
+        controller,
+        end_flow: &nothing,
+        order_pair: &|_| Ok(()),
+        started: now,
+        now,
+        read_file: &read_file,
+        kept: &|_| None,
+        admit,
+    };
     admin::answer(request, &mut state).next().unwrap()
 }
 
@@ -57,6 +65,30 @@ fn assert_fields(kind: &str, item: &impl Serialize) {
     let mut found: Vec<&String> = item.keys().collect();
     found.sort_by_key(|field| json.find(&format!("\"{field}\":")));
     assert_eq!(explained.iter().collect::<Vec<_>>(), found, "{kind}");
+}
+
+fn pair_row() -> HaRow {
+    let peer = admin::ha::PeerRow { name: String::new(), state: None, last_seen_s: None };
+    HaRow {
+        name: String::new(),
+        role: String::new(),
+        state: String::new(),
+        epoch: 0,
+        ready: false,
+        ready_reason: None,
+        peer,
+        paths: Vec::new(),
+        flows_synced: 0,
+        flows_unsynced: 0,
+        oldest_unsynced_s: 0.0,
+        transitions: Vec::new(),
+        split_brain: String::new(),
+        heartbeat_s: 0.0,
+        dead_s: 0.0,
+        real_time: false,
+        held: false,
+        rejected: Vec::new(),
+    }
 }
 
 #[test]
@@ -87,6 +119,7 @@ fn the_fields_of_every_kind_are_explained() {
     assert_fields("Change", &plan.changes[0]);
     let Response::History(history) = ask(Request::ShowHistory) else { panic!() };
     assert_fields("HistoryList", &history[0]);
+    assert_fields("HaStatus", &pair_row());
     let empty = String::new;
     assert_fields("RejectedConfig", &RejectedRow { at: 0, file: empty(), text: empty(), report: empty() });
     let bench = BenchRow {

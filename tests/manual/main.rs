@@ -153,6 +153,7 @@ fn every_key_is_explained_with_its_default() {
         ("# `[timeouts]`", &schema["properties"]["timeouts"]),
         ("# `[[service]]`", service),
         ("# `[service.limits]`", &service["properties"]["limits"]),
+        ("# `[ha]`", &schema["properties"]["ha"]),
         ("# `backends`", &service["properties"]["backends"]["items"]),
     ];
     let text = chapter("configuration.md");

@@ -1,5 +1,6 @@
 //! The list of metrics: what is not here is neither served nor explained.
 
+use super::pair;
 use super::series::{of_backends, of_services, of_sources, precise, services, sum, workers};
 use super::{Metric, counter, gauge};
 use crate::config::{Backend, Mode, Service, Snapshot};
@@ -169,5 +170,36 @@ pub const METRICS: &[Metric] = &[
     gauge("config_unconfirmed", &[], "1 while a configuration waits to be confirmed", |controller, _| {
         vec![(vec![], f64::from(u8::from(controller.unconfirmed_until().is_some())))]
     }),
+    gauge("ha_role", &["role"], "1 for the role of this gateway in its pair", |controller, _| pair::role(controller)),
+    gauge("ha_state", &["state"], "1 for the state by which that is so; all 0 without a pair", |controller, _| {
+        pair::state(controller)
+    }),
+    gauge("ha_epoch", &[], "Grows with each change of the active gateway", |controller, _| {
+        pair::number(controller, |report| precise(report.status.epoch.to_bits()))
+    }),
+    gauge("ha_ready", &[], "1 if the passive gateway could take over without loss", |controller, _| {
+        pair::number(controller, |report| f64::from(u8::from(report.status.unready.is_none())))
+    }),
+    gauge("ha_peer_last_seen_seconds", &[], "Time since the peer was heard", |controller, _| {
+        pair::number(controller, pair::last_seen)
+    }),
+    gauge("ha_unsynced_flows", &[], "Flows that would be lost if this gateway failed now", |controller, _| {
+        pair::number(controller, |report| f64::from(report.status.sync.progress.unshared))
+    }),
+    gauge(
+        "ha_oldest_unsynced_seconds",
+        &[],
+        "Age of the oldest change that the peer has not confirmed",
+        |controller, _| pair::number(controller, |report| report.oldest_unsynced.as_secs_f64()),
+    ),
+    counter("ha_transitions", &["reason"], "Changes of state, by why they were made", |controller, _| {
+        pair::transitions(controller)
+    }),
+    counter(
+        "ha_datagrams_refused",
+        &["reason"],
+        "Datagrams on the heartbeat paths that were refused",
+        |controller, _| pair::refused(controller),
+    ),
     gauge("build_info", &["version"], "1", |_, _| vec![(vec![env!("CARGO_PKG_VERSION").to_owned()], 1.0)]),
 ];

@@ -6,6 +6,7 @@
 mod across;
 mod discovery;
 mod gateway;
+mod ha;
 mod health;
 mod service;
 
@@ -27,7 +28,8 @@ pub(super) fn check(raw: RawFile, previous: Option<&Snapshot>, host_name: &str, 
     let timeouts = gateway::timeouts(&raw.timeouts, out);
     let services = raw.services.map(|service| service::check(service, out));
     across::check(&gateway, &places, &services, out);
-    number(previous, gateway, timeouts, services.items, out)
+    let ha = ha::check(raw.ha, &gateway, out);
+    Snapshot { ha, ..number(previous, gateway, timeouts, services.items, out) }
 }
 
 /// Where the parts of `[gateway]` stand of which rules between the parts speak.
@@ -64,7 +66,8 @@ fn number(
     let places = Places::new(&services, &backends, &retired);
     let generation = previous.map_or(0, |previous| previous.generation) + 1;
     let warnings = Report::default();
-    Snapshot { generation, gateway, timeouts, services, backends, retired, places, listeners, warnings }
+    let ha = None;
+    Snapshot { generation, gateway, timeouts, ha, services, backends, retired, places, listeners, warnings }
 }
 
 /// `None` if there is no id for it, or for a backend of its.

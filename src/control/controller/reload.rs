@@ -121,7 +121,7 @@ impl Controller {
         let (mut kept, mut drained) = (0, 0);
         self.shared.table.for_each(|flow| *(if would_begin(&new, flow) { &mut kept } else { &mut drained }) += 1);
         let warnings = new.warnings.to_string();
-        Ok((new.restrained_by(&old.gateway), Outlook { plan, kept, drained, warnings }))
+        Ok((new.restrained_by(&old), Outlook { plan, kept, drained, warnings }))
     }
 }
 

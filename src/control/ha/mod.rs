@@ -12,6 +12,7 @@ pub mod keys;
 mod machine;
 pub mod message;
 mod peer;
+mod report;
 pub mod seal;
 mod state;
 pub mod sync;
@@ -22,6 +23,7 @@ pub use self::event::{Action, Command, Event, Legs, Permit, Refusal, Replica, Sy
 pub use self::heartbeat::{Digest, Echo, Flags, Goodbye, Handoff, Heartbeat, MAX_PATHS, PathId, Progress, Step};
 pub use self::machine::{Core, Mode, PeerStatus, Settings, Status, Unready};
 pub use self::peer::PathStatus;
+pub use self::report::{PathReport, Report};
 pub use self::state::{Cause, Reason, State, Transition};
 pub use self::timers::{LOSSES, Profile, Timers};
 

@@ -165,6 +165,68 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// All of them.
+    pub const ALL: [Self; 26] = [
+        Self::PeerIsActive,
+        Self::NobodyHeard,
+        Self::FirstOfTwo,
+        Self::PeerSilent,
+        Self::Goodbye(Reason::Shutdown),
+        Self::Goodbye(Reason::Crash),
+        Self::Goodbye(Reason::DataPlaneStalled),
+        Self::Goodbye(Reason::LegDown),
+        Self::PeerRestarted,
+        Self::PeerGaveUp,
+        Self::Synced,
+        Self::OutOfSync,
+        Self::StandbyReady,
+        Self::StandbyNotReady,
+        Self::HeldUp,
+        Self::DataPlaneStalled,
+        Self::Proved,
+        Self::HigherEpoch,
+        Self::LegDown,
+        Self::LegsUp,
+        Self::Operator,
+        Self::HandoffAgreed,
+        Self::HandoffDone,
+        Self::HandoffFailed,
+        Self::Drained,
+        Self::Flapping,
+    ];
+
+    /// The name in metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::PeerIsActive => "peer-is-active",
+            Self::NobodyHeard => "nobody-heard",
+            Self::FirstOfTwo => "first-of-two",
+            Self::PeerSilent => "peer-silent",
+            Self::Goodbye(Reason::Shutdown) => "goodbye-shutdown",
+            Self::Goodbye(Reason::Crash) => "goodbye-crash",
+            Self::Goodbye(Reason::DataPlaneStalled) => "goodbye-data-plane-stalled",
+            Self::Goodbye(Reason::LegDown) => "goodbye-leg-down",
+            Self::PeerRestarted => "peer-restarted",
+            Self::PeerGaveUp => "peer-gave-up",
+            Self::Synced => "synced",
+            Self::OutOfSync => "out-of-sync",
+            Self::StandbyReady => "standby-ready",
+            Self::StandbyNotReady => "standby-not-ready",
+            Self::HeldUp => "held-up",
+            Self::DataPlaneStalled => "data-plane-stalled",
+            Self::Proved => "proved",
+            Self::HigherEpoch => "higher-epoch",
+            Self::LegDown => "leg-down",
+            Self::LegsUp => "legs-up",
+            Self::Operator => "operator",
+            Self::HandoffAgreed => "handoff-agreed",
+            Self::HandoffDone => "handoff-done",
+            Self::HandoffFailed => "handoff-failed",
+            Self::Drained => "drained",
+            Self::Flapping => "flapping",
+        }
+    }
+
     /// In words, for the log, listings and JSON.
     pub const fn text(self) -> &'static str {
         match self {

@@ -17,6 +17,7 @@
 mod arp;
 mod filter;
 mod neighbour;
+mod presence;
 mod schedule;
 
 use std::fmt;
@@ -34,13 +35,14 @@ use crate::wire::Family;
 use super::netlink::{Link, Netlink, NetlinkError, Prefix, Watch};
 use super::sys::{self, Waker};
 use super::words::{in_words, with_remedy};
+pub use presence::Presence;
 use schedule::Schedule;
 
 /// A prefix of more addresses than this is answered for, but not announced address by address.
 pub const MOST_ANNOUNCED: u32 = 256;
 
-/// Interfaces that one announcer can serve: a socket for each family, and two descriptors of its own.
-const MOST_INTERFACES: usize = (sys::MAX_WAIT - 2) / 2;
+/// Interfaces that one announcer can serve: a socket for each family, and three descriptors of its own.
+const MOST_INTERFACES: usize = (sys::MAX_WAIT - 3) / 2;
 
 /// Frames read from one socket before the others have their turn, and the end is looked for: a flood must not hold up
 /// either.
@@ -88,20 +90,24 @@ enum Absent {
 
 impl Announcer {
     /// Starts to answer for the addresses on the interfaces, in the network namespace of the calling thread, and
-    /// announces them there. When this returns, questions are heard.
+    /// announces them there, while they are here by what `presence` says. When this returns, questions are heard.
     ///
     /// # Errors
     /// [`AnnounceError`].
-    pub fn start(interfaces: &[String], addresses: &[Prefix]) -> Result<Self, AnnounceError> {
-        Self::begin(interfaces, addresses, Absent::Refused)
+    pub fn start(interfaces: &[String], addresses: &[Prefix], presence: Arc<Presence>) -> Result<Self, AnnounceError> {
+        Self::begin(interfaces, addresses, presence, Absent::Refused)
     }
 
     /// As [`Self::start`], in place of one that has run: an interface that is not there has been, and is awaited.
     ///
     /// # Errors
     /// [`AnnounceError`].
-    pub fn start_again(interfaces: &[String], addresses: &[Prefix]) -> Result<Self, AnnounceError> {
-        Self::begin(interfaces, addresses, Absent::Awaited)
+    pub fn start_again(
+        interfaces: &[String],
+        addresses: &[Prefix],
+        presence: Arc<Presence>,
+    ) -> Result<Self, AnnounceError> {
+        Self::begin(interfaces, addresses, presence, Absent::Awaited)
     }
 
     /// Whether these could be announced on.
@@ -118,7 +124,12 @@ impl Announcer {
         self.interfaces == interfaces && self.addresses == addresses
     }
 
-    fn begin(interfaces: &[String], addresses: &[Prefix], absent: Absent) -> Result<Self, AnnounceError> {
+    fn begin(
+        interfaces: &[String],
+        addresses: &[Prefix],
+        presence: Arc<Presence>,
+        absent: Absent,
+    ) -> Result<Self, AnnounceError> {
         if interfaces.len() > MOST_INTERFACES {
             return Err(AnnounceError::TooMany(interfaces.len()));
         }
@@ -145,6 +156,7 @@ impl Announcer {
             book,
             netlink,
             watch,
+            presence,
             stop: stop.clone(),
             last_defence: None,
         };
@@ -285,10 +297,11 @@ impl Ear {
         }
     }
 
-    /// Reads and answers what waits, up to [`TURN`] frames. The last rival's claim, if there was one.
-    fn answer(&self, book: &AddressBook) -> Option<Claim> {
+    /// Reads and answers what waits, up to [`TURN`] frames. The last rival's claim, if there was one. Where the addresses
+    /// are not here, all that is passed over.
+    fn answer(&self, book: &AddressBook, presence: &Presence) -> Option<Claim> {
         let (mut socket, mut claim) = (&self.socket, None);
-        let ours = |ip| book.answers_for(ip);
+        let ours = |ip| presence.is_here() && book.answers_for(ip);
         let mut frame = [0; 2048];
         for _ in 0..TURN {
             // `WouldBlock`, or the error that tells of the interface going down, which is told once.
@@ -319,6 +332,7 @@ struct Crier {
     book: AddressBook,
     netlink: Netlink,
     watch: Watch,
+    presence: Arc<Presence>,
     stop: Arc<Waker>,
     last_defence: Option<Instant>,
 }
@@ -326,11 +340,12 @@ struct Crier {
 impl Crier {
     fn run(mut self) {
         let mut schedule = Schedule::new(sys::now());
+        let mut told = self.presence.times_told();
         loop {
-            if schedule.due(sys::now()) {
+            if schedule.due(sys::now()) && self.presence.is_here() {
                 self.announce_all();
             }
-            let mut fds: Vec<BorrowedFd<'_>> = vec![self.stop.as_fd(), self.watch.as_fd()];
+            let mut fds: Vec<BorrowedFd<'_>> = vec![self.stop.as_fd(), self.watch.as_fd(), self.presence.as_fd()];
             fds.extend(self.ears.iter().map(|ear| ear.socket.as_fd()));
             let ready = match sys::wait(&fds, Some(schedule.poll_timeout().since(sys::now()))) {
                 Ok(ready) => ready,
@@ -347,9 +362,16 @@ impl Crier {
             if ready.contains(1) && self.look_around() {
                 schedule = Schedule::new(sys::now());
             }
+            if ready.contains(2) {
+                self.presence.clear();
+            }
+            // Somebody else sees to when this is to be repeated.
+            if std::mem::replace(&mut told, self.presence.times_told()) != told && self.presence.is_here() {
+                self.announce_all();
+            }
             for n in 0..self.ears.len() {
-                if ready.contains(2 + n)
-                    && let Some(claim) = self.ears[n].answer(&self.book)
+                if ready.contains(3 + n)
+                    && let Some(claim) = self.ears[n].answer(&self.book, &self.presence)
                 {
                     self.defend(n, claim, sys::now());
                 }
@@ -474,6 +496,7 @@ mod tests {
         let socket = File::open("/dev/zero").unwrap(); // a frame of zeros, whenever one is read
         let (interface, mac, carrier) = ("eth0".to_owned(), [2; 6], Some(1));
         let ear = Ear { interface, index: 1, mac, carrier, family: Family::V4, socket, _groups: None };
-        assert_eq!(ear.answer(&AddressBook { ours: Vec::new(), held: Vec::new() }), None);
+        let presence = Presence::new(true).unwrap();
+        assert_eq!(ear.answer(&AddressBook { ours: Vec::new(), held: Vec::new() }, &presence), None);
     }
 }

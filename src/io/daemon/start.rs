@@ -7,7 +7,9 @@ use std::io;
 use crate::config::{Snapshot, Workers};
 use crate::io::addresses::Kept;
 use crate::io::announce::{AnnounceError, Announcer};
+use crate::io::key_file::KeyFileError;
 use crate::io::netlink::{Netlink, NetlinkError};
+use crate::io::peer::PairError;
 use crate::io::tun::TunError;
 use crate::io::words::with_remedy;
 
@@ -88,6 +90,10 @@ pub enum StartError {
     Route(NetlinkError),
     /// The addresses cannot be announced.
     Announce(AnnounceError),
+    /// The pair's keys cannot be read.
+    Keys(KeyFileError),
+    /// The other gateway cannot be talked to.
+    Pair(PairError),
     /// The system refused something ordinary.
     System(io::Error),
 }
@@ -103,6 +109,8 @@ impl fmt::Display for StartError {
             Self::Tun(error) => error.fmt(f),
             Self::Addresses(error) | Self::Route(error) => error.fmt(f),
             Self::Announce(error) => error.fmt(f),
+            Self::Keys(error) => error.fmt(f),
+            Self::Pair(error) => error.fmt(f),
             Self::System(error) => write!(f, "the system refuses what a daemon needs: {}", with_remedy(error)),
         }
     }

@@ -6,6 +6,7 @@
 
 #![allow(unsafe_code, reason = "system calls without a safe wrapper; each block says why it is sound")]
 
+mod datagram;
 mod process;
 mod socket;
 
@@ -19,7 +20,8 @@ use std::time::{Duration, SystemTime};
 
 use crate::engine::Instant;
 
-pub use process::{become_real_time, fill_with_random, lock_memory, raise_descriptor_limit};
+pub use datagram::{receive_with_age, tell_times};
+pub use process::{become_important, become_real_time, fill_with_random, lock_memory, raise_descriptor_limit};
 pub use socket::{
     Received, packet_socket, ping_socket, raw_socket, receive_all_multicast, receive_from, reset_on_close,
     tell_traffic_class, udp_socket,

@@ -188,7 +188,12 @@ const fn inet(v4: bool) -> libc::c_int {
     if v4 { libc::AF_INET } else { libc::AF_INET6 }
 }
 
-fn set_option<T>(socket: &impl AsRawFd, level: libc::c_int, option: libc::c_int, value: &T) -> io::Result<()> {
+pub(super) fn set_option<T>(
+    socket: &impl AsRawFd,
+    level: libc::c_int,
+    option: libc::c_int,
+    value: &T,
+) -> io::Result<()> {
     let place = std::ptr::from_ref(value).cast();
     // SAFETY: the kernel reads `size_of::<T>()` bytes of a live value, and what the value points to (a filter program)
     // is borrowed by the caller until the call returns.

@@ -71,6 +71,7 @@ fn answered(request: Request, shared: &Arc<Shared>) {
     let mut state = admin::State {
         controller: &mut controller,
         end_flow: &end_flow,
+        order_pair: &|_| Ok(()),
         started,
         now,
         read_file: &source,
