@@ -2,6 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may fail that way")]
 
+#[expect(clippy::print_stdout, reason = "it says what it skips")]
+#[path = "common/mod.rs"]
+mod common;
+
 use std::fs;
 use std::process::{Command, Stdio};
 
@@ -67,5 +71,40 @@ fn the_bench_prints_its_rows_as_json() {
     for item in list["items"].as_array().unwrap() {
         assert_eq!((&item["flows"], &item["workers"]), (&1000.into(), &2.into()));
         assert!(item["ns_per_packet"].as_f64().unwrap() > 0.0 && item["packets_per_second"].as_f64().unwrap() > 0.0);
+    }
+}
+
+/// Client, gateway and backend in namespaces of their own, real packets through a real TUN.
+#[test]
+fn the_bench_of_a_whole_gateway_prints_its_rows_as_json() {
+    let options = ["--streams", "2", "--flows", "100", "--workers", "1", "--time", "200ms", "-o", "json"];
+    let output = tungate(&[&["bench", "tun"], &options[..]].concat()).output().unwrap();
+    let reason = String::from_utf8_lossy(&output.stderr);
+    if output.status.code() == Some(4) {
+        let test = "the_bench_of_a_whole_gateway_prints_its_rows_as_json";
+        return common::skip(test, reason.trim(), "run the tests as root");
+    }
+    assert!(output.status.success(), "{reason}");
+    let list: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&list["schema"], &list["kind"]), (&"tungate/v1".into(), &"TunBenchList".into()));
+    let items = list["items"].as_array().unwrap();
+    let rows: Vec<_> =
+        items.iter().map(|item| (item["via"].as_str().unwrap(), item["name"].as_str().unwrap())).collect();
+    let of = |via| ["bulk", "packets", "latency"].map(|name| (via, name));
+    assert_eq!(rows, [of("tungate"), of("kernel")].concat());
+    for item in items {
+        let figures: &[&str] = match item["name"].as_str().unwrap() {
+            "bulk" => &["gbit_per_second"],
+            "packets" => &["packets_per_second"],
+            _ => &["p50_us", "p99_us"],
+        };
+        for figure in ["gbit_per_second", "packets_per_second", "p50_us", "p99_us"] {
+            let measured = item[figure].as_f64();
+            assert_eq!(
+                measured.is_some_and(|measured| measured > 0.0),
+                figures.contains(&figure),
+                "{figure} of {item}"
+            );
+        }
     }
 }

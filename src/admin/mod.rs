@@ -26,7 +26,7 @@ pub use filter::FlowFilter;
 pub use ha::{HaRow, Order};
 pub use rows::{
     BackendRow, BenchRow, ChangeRow, ConfigRow, CountRow, DropRow, Explanation, FlowRow, HistoryRow, PlanRow, Probe,
-    RejectedRow, ServiceRow, SourceRow, Stage, WorkerRow,
+    RejectedRow, ServiceRow, SourceRow, Stage, TunBenchRow, WorkerRow,
 };
 
 /// Version of the lines on the socket. Fields and requests are added within a version; a change of meaning makes a new

@@ -291,6 +291,23 @@ pub struct BenchRow {
     pub bytes_per_flow: Option<u64>,
 }
 
+/// Item of a `TunBenchList`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TunBenchRow {
+    /// What was measured.
+    pub name: String,
+    /// Who carried it: `tungate`, or the `kernel` alone.
+    pub via: String,
+    /// Packets delivered a second.
+    pub packets_per_second: Option<f64>,
+    /// Payload received, Gbit a second.
+    pub gbit_per_second: Option<f64>,
+    /// Half of the answers took no longer, microseconds.
+    pub p50_us: Option<f64>,
+    /// All but one answer in a hundred took no longer, microseconds.
+    pub p99_us: Option<f64>,
+}
+
 /// A packet to explain.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Probe {

@@ -1,7 +1,7 @@
 //! The chapter on JSON has the fields that programs get, no more and no less, in their order.
 
 use serde::Serialize;
-use tungate::admin::{self, BenchRow, CountRow, HaRow, RejectedRow, Request, Response, State};
+use tungate::admin::{self, BenchRow, CountRow, HaRow, RejectedRow, Request, Response, State, TunBenchRow};
 use tungate::config;
 use tungate::control::Controller;
 use tungate::control::history::{History, Source};
@@ -132,4 +132,9 @@ fn the_fields_of_every_kind_are_explained() {
         bytes_per_flow: None,
     };
     assert_fields("BenchList", &bench);
+    let (name, via) = (String::new(), String::new());
+    let figures = (None, None, None, None);
+    let (packets_per_second, gbit_per_second, p50_us, p99_us) = figures;
+    let bench = TunBenchRow { name, via, packets_per_second, gbit_per_second, p50_us, p99_us };
+    assert_fields("TunBenchList", &bench);
 }

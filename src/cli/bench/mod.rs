@@ -1,5 +1,7 @@
 //! `bench`: what a packet costs on this machine.
 
+mod load;
+mod tun;
 mod worker;
 
 use std::fmt::Write as _;
@@ -16,6 +18,7 @@ use crate::config;
 use crate::engine::{Shared, WorkerId};
 use crate::io::sys;
 use crate::io::words::with_remedy;
+use tun::{TUN_BENCHES, TunBench};
 use worker::{Measured, Worker};
 
 /// Measure what a packet costs on this machine
@@ -31,6 +34,16 @@ pub(super) enum Bench {
     #[command(after_help = "Examples:\n  tungate bench engine\n  \
                             tungate bench engine --flows 1000000 --workers 2 -o json")]
     Engine(EngineBench),
+    /// The whole gateway with its TUN, in a lab of its own: full NAT of bulk TCP, small packets and single requests
+    ///
+    /// Builds the network of `demo`: a client, a gateway and a backend, each in a network namespace with no way out. `bulk`
+    /// sends by several TCP streams at once; `packets` sends UDP datagrams of 18 bytes in many flows, as many as go, and
+    /// counts those that arrive; `latency` sends a request of 64 bytes each millisecond and waits for its answer. VIA is
+    /// who carries it: tungate, or the gateway's kernel alone, without NAT, so that the rows can be compared. Client,
+    /// gateway and backend share this machine's CPUs. Without root it uses a user namespace, where the system allows that.
+    #[command(after_help = "Examples:\n  tungate bench tun\n  \
+                            tungate bench tun --streams 1 --time 5s -o json")]
+    Tun(TunBench),
 }
 
 #[derive(Debug, Args)]
@@ -51,12 +64,20 @@ pub(super) struct EngineBench {
 
 impl Bench {
     pub(super) fn run(&self, out: &mut dyn Write) -> Result<Exit, Failure> {
-        let Self::Engine(bench) = self;
-        let mut printer = Printer::new(out, bench.output, &BENCHES);
-        for row in bench.measure()? {
-            printer.item(&row)?;
+        match self {
+            Self::Engine(bench) => {
+                let mut printer = Printer::new(out, bench.output, &BENCHES);
+                for row in bench.measure()? {
+                    printer.item(&row)?;
+                }
+                printer.finish()?;
+            }
+            Self::Tun(bench) => {
+                let mut printer = Printer::new(out, bench.output, &TUN_BENCHES);
+                bench.measure(|row| Ok(printer.item(row)?))?;
+                printer.finish()?;
+            }
         }
-        printer.finish()?;
         Ok(Exit::Yes)
     }
 }

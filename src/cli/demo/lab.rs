@@ -1,4 +1,4 @@
-//! The demo's network: a client, a gateway and two backends, each in a namespace of its own, with no way out.
+//! The network of `demo` and `bench tun`: a client, a gateway and two backends, each in a namespace of its own, with no way out.
 
 use std::fs;
 use std::net::IpAddr;
@@ -55,10 +55,10 @@ backends = [{ name = "b1", address = "fd00:1::1" }, { name = "b2", address = "10
 
 /// The namespaces. They vanish with this value, or with the process.
 #[derive(Debug)]
-pub(super) struct Lab {
-    pub(super) client: Namespace,
-    pub(super) gateway: Namespace,
-    pub(super) backends: [Namespace; 2],
+pub(in crate::cli) struct Lab {
+    pub(in crate::cli) client: Namespace,
+    pub(in crate::cli) gateway: Namespace,
+    pub(in crate::cli) backends: [Namespace; 2],
 }
 
 impl Lab {
@@ -66,7 +66,7 @@ impl Lab {
     ///
     /// # Errors
     /// The system does not allow it; with what would.
-    pub(super) fn build() -> Result<Self, LabError> {
+    pub(in crate::cli) fn build() -> Result<Self, LabError> {
         let lab = Self {
             client: Namespace::new()?,
             gateway: Namespace::new()?,
@@ -176,7 +176,7 @@ fn ip(text: &str) -> IpAddr {
 
 /// Why there is no lab.
 #[derive(Debug)]
-pub(super) enum LabError {
+pub(in crate::cli) enum LabError {
     /// No namespaces.
     Namespace(NamespaceError),
     /// No cables, addresses or routes in them.
@@ -189,10 +189,10 @@ impl std::fmt::Display for LabError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Namespace(error) => error.fmt(f),
-            Self::Netlink(error) => write!(f, "the demo's network cannot be built: {error}"),
+            Self::Netlink(error) => write!(f, "the network cannot be built: {error}"),
             Self::Setting(file, error) => write!(
                 f,
-                "the demo's network cannot be set up: {file}: {}; a container may need /proc/sys mounted writable \
+                "the network cannot be set up: {file}: {}; a container may need /proc/sys mounted writable \
                  (`--privileged`)",
                 in_words(error)
             ),
@@ -202,7 +202,7 @@ impl std::fmt::Display for LabError {
 
 impl LabError {
     /// Whether it is for want of privileges.
-    pub(super) const fn is_refusal(&self) -> bool {
+    pub(in crate::cli) const fn is_refusal(&self) -> bool {
         matches!(self, Self::Namespace(NamespaceError::Forbidden(..)))
     }
 }

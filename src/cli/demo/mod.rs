@@ -1,6 +1,6 @@
 //! `demo`: a whole lab on one machine, nothing to install.
 
-mod lab;
+pub(super) mod lab;
 mod traffic;
 
 use std::io::{IsTerminal as _, Write};
