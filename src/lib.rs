@@ -28,7 +28,7 @@
 //! # The life of a packet
 //!
 //! ```text
-//! established  port.receive -> Packet::parse -> guard -> table.find_own -> tracker.slide -> packet.translate -> port.send
+//! established  port.receive -> Packet::parse -> guard -> table.look -> tracker.slide -> packet.translate -> port.send
 //! first        ... miss -> listeners.service -> scheduler.pick -> ports.lease -> table.commit -> packet.translate
 //! DSR          ... a flow with a path: one_way.step -> tunnel::enter -> tunnel::emit -> port.send_pieces
 //! ICMP error   ... icmp::quote -> table.find(quote inverted) -> outer packet and quote rewritten

@@ -129,7 +129,7 @@ impl Engine {
             Way::Nat { backend, source } => {
                 let outgoing = FlowKey { source, destination: backend, protocol: original.protocol };
                 let reply = outgoing.invert();
-                let rewrites = [Rewrite::nat(&original, &outgoing), Rewrite::nat(&reply, &original.invert())];
+                let rewrites = Rewrite::nat(&original, &outgoing);
                 Some(Plan { reply, rewrites, path: None, leased: source != original.source, ..plan })
             }
         }
@@ -155,12 +155,7 @@ impl Engine {
         if self.shared.table.is_full() {
             self.sweep(now); // What is told once more comes back.
         }
-        let entered = self.enter(plan, now).inspect_err(|_| {
-            if plan.leased {
-                self.ports.release(reply.destination, reply.source, reply.protocol);
-            }
-        });
-        let flow = entered.map_err(|_| Refused::Full)?;
+        let flow = self.enter(plan, None, now).map_err(|_| Refused::Full)?;
         let unlimited = self.shared.limits.enter(*service, &Limits::default());
         debug_assert!(unlimited, "no limit is asked");
         if let Some(affinity) = self.policy.affinity(*service) {

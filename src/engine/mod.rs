@@ -4,7 +4,7 @@
 //! under the TUN, on a capture, in a bench, and in a simulated network. What all workers share is in [`Shared`].
 //!
 //! ```text
-//! established  guard::admit -> table.find_own -> established::pass_usual: tracker.slide -> packet.translate
+//! established  guard::admit -> table.look -> established::pass_usual: tracker.slide -> packet.translate
 //! first        ... miss -> listeners.service -> scheduler.pick -> ports.lease -> table.commit -> packet.translate
 //! DSR          ... a flow with a path: one_way.step -> rewrite: tunnel::enter; what is too big is answered
 //! ICMP error   icmp::quote -> table.find(quote inverted) -> outer and quote rewritten
@@ -52,7 +52,7 @@ pub use time::Instant;
 pub use verdict::{DropReason, NoTrace, Route, TraceSink, Verdict};
 
 use crate::wire::{Address, Endpoint, Malformed, Packet, Protocol, Tuple};
-use conntrack::{Direction, Expiry, FlowKey, FlowRef};
+use conntrack::{Direction, Expiry, FlowKey, FlowRef, Seen};
 use counters::WorkerCounters;
 use established::{Step, pass, pass_usual};
 use fragment::Fragments;
@@ -278,8 +278,10 @@ impl Engine {
     #[inline(always)]
     fn follow<T: TraceSink>(&mut self, ends: &Tuple, packet: &mut Packet<'_>, now: Instant, trace: &mut T) -> Verdict {
         let table = &self.shared.table;
-        let Some((flow, id, direction)) = table.find_own(ends, packet.protocol(), self.worker) else {
-            return self.miss(ends, packet, now, trace);
+        let (flow, id, direction) = match table.look(ends, packet.protocol(), self.worker) {
+            Seen::Own(flow, id, direction) => (flow, id, direction),
+            Seen::Something => return self.miss(ends, packet, now, trace),
+            Seen::Nothing => return self.first(&FlowKey::new(ends, packet.protocol()), packet, now, trace),
         };
         if let Some(verdict) = pass_usual(flow, direction, packet, now, &self.counters, trace) {
             return verdict;
@@ -311,14 +313,20 @@ impl Engine {
     fn miss<T: TraceSink>(&mut self, ends: &Tuple, packet: &mut Packet<'_>, now: Instant, trace: &mut T) -> Verdict {
         let key = FlowKey::new(ends, packet.protocol());
         let Some((flow, direction)) = self.shared.table.find(&key) else {
-            trace.stage("conntrack", || format!("no flow {} -> {}", key.source, key.destination));
-            return self.open(&key, packet, now, trace);
+            return self.first(&key, packet, now, trace);
         };
         if flow.owner() != self.worker && packet.fragment().is_none() {
             return Verdict::Handoff(flow.owner());
         }
         let step = pass(&flow, direction, packet, now, self.counters(), trace);
         self.settle(step, &flow, packet, now, trace)
+    }
+
+    /// A packet of no flow.
+    #[cold]
+    fn first<T: TraceSink>(&mut self, key: &FlowKey, packet: &mut Packet<'_>, now: Instant, trace: &mut T) -> Verdict {
+        trace.stage("conntrack", || format!("no flow {} -> {}", key.source, key.destination));
+        self.open(key, packet, now, trace)
     }
 
     /// What a packet of a known flow asks for besides being forwarded.

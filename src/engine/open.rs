@@ -6,7 +6,6 @@ use std::sync::Arc;
 use foldhash::fast::FixedState;
 
 use super::affinity::stay;
-use super::conntrack::tcp::Tracker;
 use super::conntrack::{Direction, FlowKey, FlowRef, Plan, Refused, Scope};
 use super::established::{count_traffic, rewrite};
 use super::nat::Rewrite;
@@ -14,7 +13,7 @@ use super::scheduler::Request;
 use super::verdict::{DropReason, Route, TraceSink, Verdict};
 use super::{Engine, Instant, guard, steering, tunnel};
 use crate::config::{BackendId, Mode, ServiceId};
-use crate::wire::{Endpoint, Packet, Protocol, TcpFlags};
+use crate::wire::{Endpoint, Packet, Protocol, TcpFlags, TcpSegment};
 
 impl Engine {
     /// Opens a flow for the packet, if it may have one.
@@ -119,16 +118,19 @@ impl Engine {
         trace.stage("schedule", || format!("{} at {target}", policy.snapshot.backend(backend).name));
 
         let flow = self.make_room(service, limits, now).and_then(|()| {
-            let flow = if policy.path(backend).is_some() {
-                self.enter(&self.tunnelled(service, backend, key), now)
+            let plan = if policy.path(backend).is_some() {
+                Ok(self.tunnelled(service, backend, key))
             } else {
-                self.translate(service, backend, key, target, random, now).inspect(|flow| {
-                    let source = flow.key(Direction::Reply).destination;
-                    trace.stage("ports", || format!("towards the backend as {source}"));
-                })
+                self.translated(service, backend, key, target, random, now)
             };
-            flow.inspect_err(|_| self.shared.limits.leave(service))
+            plan.and_then(|plan| self.enter(&plan, packet.tcp().as_ref(), now))
+                .inspect_err(|_| self.shared.limits.leave(service))
         });
+        if let Ok(flow) = &flow
+            && !flow.is_tunnelled()
+        {
+            trace.stage("ports", || format!("towards the backend as {}", flow.key(Direction::Reply).destination));
+        }
         flow.inspect_err(|_| {
             if let Some(affinity) = policy.affinity(service) {
                 affinity.leave(key.source.address, backend, now);
@@ -163,8 +165,8 @@ impl Engine {
         }
     }
 
-    /// Leases a source for full NAT, and enters the flow.
-    fn translate(
+    /// A flow with both ends translated, or one; leases a source if it is both.
+    fn translated(
         &mut self,
         service: ServiceId,
         backend: BackendId,
@@ -172,7 +174,7 @@ impl Engine {
         target: Endpoint,
         random: u64,
         now: Instant,
-    ) -> Result<FlowRef, DropReason> {
+    ) -> Result<Plan, DropReason> {
         let Mode::Nat { source_nat } = self.policy.snapshot.service(service).mode else {
             unreachable!("a backend without path is one of a NAT service")
         };
@@ -188,20 +190,15 @@ impl Engine {
             key.source
         };
         let outgoing = FlowKey { source, destination: target, protocol: key.protocol };
-        let plan = Plan {
+        Ok(Plan {
             original: *key,
             reply: outgoing.invert(),
-            rewrites: [Rewrite::nat(key, &outgoing), Rewrite::nat(&outgoing.invert(), &key.invert())],
+            rewrites: Rewrite::nat(key, &outgoing),
             path: None,
             service,
             backend,
             owner: self.worker,
             leased: source_nat,
-        };
-        self.enter(&plan, now).inspect_err(|_| {
-            if source_nat {
-                self.ports.release(source, target, key.protocol);
-            }
         })
     }
 
@@ -223,17 +220,30 @@ impl Engine {
         lease.map_err(|_| DropReason::PortsExhausted)
     }
 
-    /// Enters the flow under both keys.
-    pub(super) fn enter(&mut self, plan: &Plan, now: Instant) -> Result<FlowRef, DropReason> {
+    /// Enters the flow under both keys; gives its lease back if that cannot be. TCP's tracker begins with what opens it.
+    pub(super) fn enter(
+        &mut self,
+        plan: &Plan,
+        opening: Option<&TcpSegment<'_>>,
+        now: Instant,
+    ) -> Result<FlowRef, DropReason> {
         let table = &self.shared.table;
-        let entered = table.create(plan, now).and_then(|flow| table.commit(&flow).map(|()| flow));
-        match entered {
-            Ok(flow) => Ok(flow),
-            // One client belongs to one worker, so its first packets cannot race here; the table allows for it.
-            Err(Refused::Exists(_) | Refused::Conflict) => Err(DropReason::FlowConflict),
-            // Another worker has just taken the room that there was.
-            Err(Refused::Full) => Err(DropReason::FlowTableFull),
+        let entered = table.create(plan, now).and_then(|flow| {
+            // Before any other worker can find it.
+            if let Some(segment) = opening {
+                flow.begin_tracking(segment);
+            }
+            table.commit(&flow).map(|()| flow)
+        });
+        if entered.is_err() && plan.leased {
+            self.ports.release(plan.reply.destination, plan.reply.source, plan.reply.protocol);
         }
+        entered.map_err(|refused| match refused {
+            // One client belongs to one worker, so its first packets cannot race here; the table allows for it.
+            Refused::Exists(_) | Refused::Conflict => DropReason::FlowConflict,
+            // Another worker has just taken the room that there was.
+            Refused::Full => DropReason::FlowTableFull,
+        })
     }
 
     /// Sends the first packet of a new flow on its way.
@@ -244,11 +254,6 @@ impl Engine {
         now: Instant,
         trace: &mut T,
     ) -> Verdict {
-        match packet.tcp() {
-            Some(segment) if flow.is_tunnelled() => flow.begin_one_way(&segment),
-            Some(syn) => flow.set_tracker(&Tracker::open(&syn)),
-            None => {}
-        }
         self.expiry.arm(&self.shared.table, flow.id(), now, &self.policy.snapshot.timeouts);
         self.count_opened(flow);
         self.note_opened(flow);

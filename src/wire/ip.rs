@@ -300,6 +300,14 @@ fn has_home_address(mut options: &[u8]) -> bool {
     false
 }
 
+/// What both addresses add to a checksum.
+pub(super) fn sum_of_addresses(family: Family, bytes: &[u8]) -> u16 {
+    checksum::sum(match family {
+        Family::V4 => &bytes[12..20],
+        Family::V6 => &bytes[8..40],
+    })
+}
+
 /// Source and destination address as they stand in the header.
 #[inline]
 pub(super) fn addresses(family: Family, bytes: &[u8]) -> (Address, Address) {

@@ -25,5 +25,5 @@ pub use offload::{Checksum, Gso, HEADER_LEN as OFFLOAD_LEN, Offload, UnknownGso}
 pub use packet::{Packet, Translation};
 pub use prefix::Prefix;
 pub use problem::Problem;
-pub use transport::{TcpFlags, TcpSegment};
+pub use transport::{TcpFlags, TcpSegment, tcp_options};
 pub use tuple::Tuple;

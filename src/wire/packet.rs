@@ -195,11 +195,11 @@ impl<'a> Packet<'a> {
 
     /// Sum of the pseudo-header over what the transport checksum covers.
     fn pseudo_header(&self) -> u16 {
-        let (source, destination) = self.addresses();
-        match self.header.protocol {
-            Protocol::ICMP => 0,
-            protocol => checksum::pseudo_header(source, destination, protocol, self.checksummed().len()),
+        if self.header.protocol == Protocol::ICMP {
+            return 0;
         }
+        let addresses = ip::sum_of_addresses(self.header.family, self.bytes);
+        checksum::fold(u64::from(addresses) + u64::from(self.header.protocol.0) + self.checksummed().len() as u64)
     }
 
     /// The bytes under the transport checksum: a UDP datagram may be shorter than the IP payload (R37).

@@ -112,22 +112,27 @@ impl<'a> TcpSegment<'a> {
 
     /// The options one by one, as far as they are well-formed.
     pub fn options(&self) -> impl Iterator<Item = (u8, &'a [u8])> + use<'a> {
-        let mut rest = self.options;
-        std::iter::from_fn(move || {
-            loop {
-                match *rest {
-                    [] | [0, ..] => return None,
-                    [1, ref tail @ ..] => rest = tail,
-                    [kind, len, ..] if len >= 2 && usize::from(len) <= rest.len() => {
-                        let value = &rest[2..usize::from(len)];
-                        rest = &rest[usize::from(len)..];
-                        return Some((kind, value));
-                    }
-                    _ => return None,
-                }
-            }
-        })
+        tcp_options(self.options)
     }
+}
+
+/// The options of a TCP header one by one, as far as they are well-formed: kind and value.
+pub fn tcp_options(raw: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
+    let mut rest = raw;
+    std::iter::from_fn(move || {
+        loop {
+            match *rest {
+                [] | [0, ..] => return None,
+                [1, ref tail @ ..] => rest = tail,
+                [kind, len, ..] if len >= 2 && usize::from(len) <= rest.len() => {
+                    let value = &rest[2..usize::from(len)];
+                    rest = &rest[usize::from(len)..];
+                    return Some((kind, value));
+                }
+                _ => return None,
+            }
+        }
+    })
 }
 
 /// A TCP header of at least 20 bytes whose data offset lies within the segment (R55): that offset.

@@ -89,7 +89,7 @@ pub(in crate::engine) struct Plan {
 }
 
 impl Flow {
-    /// Makes it a flow whose first packet arrives now.
+    /// Makes it a flow whose first packet arrives now. Of what TCP needs, see [`Self::begin_tracking`].
     pub(super) fn begin(&self, plan: &Plan, now: Instant) {
         let mut wide = Wide::default();
         for (direction, key) in Direction::BOTH.into_iter().zip([&plan.original, &plan.reply]) {
@@ -116,7 +116,6 @@ impl Flow {
         self.owner.store(u8::try_from(plan.owner.0).expect("fewer workers than 256"), Relaxed);
         self.protocol.store(plan.original.protocol.0, Relaxed);
         self.set_state(if plan.original.protocol == Protocol::TCP { State::SynSent } else { State::Unreplied });
-        self.tracker.store(&Tracker::default());
         self.opened.store(seconds(now), Relaxed);
         self.touch(now);
         self.class.store(0, Relaxed);
@@ -325,10 +324,15 @@ impl Flow {
         self.tracker.step(state, direction, segment)
     }
 
-    /// Begins with this segment, of a connection whose other half does not pass here.
-    pub(in crate::engine) fn begin_one_way(&self, segment: &TcpSegment<'_>) {
-        self.set_state(one_way::begin(segment.flags));
-        self.tracker.set_reached(segment.seq.wrapping_add(segment.seq_len()));
+    /// Has the TCP tracker begin with this segment. Of a connection whose other half does not pass here it may be any,
+    /// of others it is a SYN.
+    pub(in crate::engine) fn begin_tracking(&self, segment: &TcpSegment<'_>) {
+        if self.is_tunnelled() {
+            self.set_state(one_way::begin(segment.flags));
+            self.tracker.set_reached(segment.seq.wrapping_add(segment.seq_len()));
+        } else {
+            self.tracker.store(&Tracker::open(segment));
+        }
     }
 
     /// Has the tracker of such a connection judge a segment, and learn from it.
@@ -359,11 +363,6 @@ impl Flow {
     /// Tells the TCP tracker that a segment which it has judged reaches as far as this: it had come in fragments.
     pub(in crate::engine) fn extend(&self, direction: Direction, end: u32) {
         self.tracker.extend(direction, end);
-    }
-
-    #[inline(always)]
-    pub(in crate::engine) fn set_tracker(&self, tracker: &Tracker) {
-        self.tracker.store(tracker);
     }
 
     /// False once it has left the table.
@@ -471,7 +470,7 @@ mod tests {
         let plan = Plan {
             original,
             reply: original.invert(),
-            rewrites: [Rewrite::nat(&original, &original); 2],
+            rewrites: Rewrite::nat(&original, &original),
             path: None,
             service: ServiceId(0),
             backend: BackendId(0),

@@ -9,7 +9,7 @@ use super::table::Table;
 pub(super) const NOWHERE: u32 = u32::MAX;
 
 /// A flow may be in one list of each strand.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Strand {
     /// A slot of the wheel.
     Wheel,

@@ -25,5 +25,6 @@ pub use memory::FlowRef;
 pub use queues::Scope;
 pub use record::{FlowRecord, Way};
 pub use state::{Lifecycle, State};
+pub(super) use table::Seen;
 pub use table::{Listed, Refused, Table};
 pub(super) use window::Fit;

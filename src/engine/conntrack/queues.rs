@@ -1,6 +1,7 @@
 //! Who makes room when there is none left: the flows that may be evicted, in the order in which they stand to lose.
 
 use std::collections::HashMap;
+use std::hash::{Hash, Hasher};
 
 use foldhash::fast::RandomState;
 
@@ -17,7 +18,7 @@ use crate::wire::{Endpoint, Protocol};
 const SPARED: usize = 64;
 
 /// What room is wanted in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
     /// The flow table.
     Table,
@@ -61,6 +62,20 @@ impl Scope {
     }
 }
 
+impl Hash for Scope {
+    /// Few wide writes instead of one for each field.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        match *self {
+            Self::Table => {}
+            Self::Service(service) => state.write_u16(service.0),
+            Self::Ports { backend, protocol, system } => {
+                state.write_u128(u128::from_ne_bytes(*backend.address.octets()));
+                state.write_u32(u32::from(backend.port) << 9 | u32::from(protocol.0) << 1 | u32::from(system));
+            }
+        }
+    }
+}
+
 impl Class {
     fn of(flow: &Flow) -> Option<Self> {
         match flow.state().lifecycle() {
@@ -76,7 +91,10 @@ impl Class {
 pub(super) struct Queues {
     /// Of [`Scope::Table`], which every flow takes room in.
     table: [List; 2],
-    others: HashMap<Scope, [List; 2], RandomState>,
+    /// Of [`Scope::Service`], by its id.
+    services: Vec<[List; 2]>,
+    /// Of [`Scope::Ports`], as long as a flow stands there.
+    ports: HashMap<Scope, [List; 2], RandomState>,
 }
 
 impl Queues {
@@ -89,7 +107,8 @@ impl Queues {
         for (scope, strand) in Scope::of(flow).into_iter().flatten() {
             let queues = match scope {
                 Scope::Table => &mut self.table,
-                Scope::Service(_) | Scope::Ports { .. } => self.others.entry(scope).or_default(),
+                Scope::Service(service) => self.of_service(service),
+                Scope::Ports { .. } => self.ports.entry(scope).or_default(),
             };
             queues[class as usize].push(table, strand, id);
         }
@@ -101,16 +120,24 @@ impl Queues {
         let Some((class, _)) = flow.queued() else { return };
         flow.set_queued(None);
         for (scope, strand) in Scope::of(flow).into_iter().flatten() {
-            if scope == Scope::Table {
-                self.table[class as usize].remove(table, strand, id);
-                continue;
-            }
-            let queues = self.others.get_mut(&scope).expect("what is queued has queues");
+            let queues = match scope {
+                Scope::Table => &mut self.table,
+                Scope::Service(service) => self.of_service(service),
+                Scope::Ports { .. } => self.ports.get_mut(&scope).expect("what is queued has queues"),
+            };
             queues[class as usize].remove(table, strand, id);
-            if queues.iter().all(|queue| queue.len() == 0) {
-                self.others.remove(&scope);
+            if strand == Strand::Ports && queues.iter().all(|queue| queue.len() == 0) {
+                self.ports.remove(&scope);
             }
         }
+    }
+
+    fn of_service(&mut self, service: ServiceId) -> &mut [List; 2] {
+        let place = usize::from(service.0);
+        if place >= self.services.len() {
+            self.services.resize(place + 1, <[List; 2]>::default());
+        }
+        &mut self.services[place]
     }
 
     /// Who makes room in the scope: of its half-open flows the oldest; if more are over than are half-open, of those.
@@ -139,7 +166,11 @@ impl Queues {
     }
 
     fn of(&self, scope: &Scope) -> Option<&[List; 2]> {
-        if *scope == Scope::Table { Some(&self.table) } else { self.others.get(scope) }
+        match scope {
+            Scope::Table => Some(&self.table),
+            Scope::Service(service) => self.services.get(usize::from(service.0)),
+            Scope::Ports { .. } => self.ports.get(scope),
+        }
     }
 }
 

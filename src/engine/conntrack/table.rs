@@ -37,6 +37,16 @@ impl From<Full> for Refused {
     }
 }
 
+/// What a worker sees of a key without a lock.
+pub(in crate::engine) enum Seen<'a> {
+    /// Its own flow, for it alone and until it ends the flow; its number, and which way such packets go.
+    Own(&'a Flow, u32, Direction),
+    /// A flow with another key, or another worker's: [`Table::find`] tells.
+    Something,
+    /// There is no flow with this key.
+    Nothing,
+}
+
 /// All flows, by both keys.
 #[derive(Debug)]
 pub struct Table {
@@ -88,22 +98,18 @@ impl Table {
         })
     }
 
-    /// This worker's flow of packets with this tuple, its number, and which way they go; without a lock. For that worker
-    /// alone, and until it ends the flow.
+    /// What this worker sees of packets with this tuple, without a lock.
     #[inline(always)]
-    pub(in crate::engine) fn find_own(
-        &self,
-        tuple: &Tuple,
-        protocol: Protocol,
-        worker: WorkerId,
-    ) -> Option<(&Flow, u32, Direction)> {
+    pub(in crate::engine) fn look(&self, tuple: &Tuple, protocol: Protocol, worker: WorkerId) -> Seen<'_> {
+        let mut seen = Seen::Nothing;
         for (id, direction) in self.index.candidates(self.place(tuple, protocol)) {
             let flow = self.memory.flow(id);
             if flow.is_alive() && flow.owner() == worker && flow.has_key(direction, tuple, protocol) {
-                return Some((flow, id, direction));
+                return Seen::Own(flow, id, direction);
             }
+            seen = Seen::Something;
         }
-        None
+        seen
     }
 
     /// The flow with this number, which the caller holds or owns.

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU8, AtomicU32, Ordering::Relaxed};
 
 use super::key::Direction;
 use super::state::State;
-use crate::wire::{TcpFlags, TcpSegment};
+use crate::wire::{TcpFlags, TcpSegment, tcp_options};
 
 /// `a` lies before `b` in sequence space (RFC 9293 3.4).
 #[inline]
@@ -189,20 +189,8 @@ impl Side {
         // The usual case: no options, or NOP NOP timestamp.
         let plain =
             segment.options.is_empty() || segment.options.starts_with(&[1, 1, 8, 10]) && segment.options.len() == 12;
-        let sack = if plain || self.small & SACKS == 0 { segment.ack } else { Self::sacked(*segment) };
+        let sack = if plain || self.small & SACKS == 0 { segment.ack } else { sacked(segment.ack, segment.options) };
         (segment.ack, sack)
-    }
-
-    #[cold]
-    fn sacked(segment: TcpSegment<'_>) -> u32 {
-        let mut sack = segment.ack;
-        for (_, blocks) in segment.options().filter(|(kind, _)| *kind == 5) {
-            for block in blocks.as_chunks::<8>().0 {
-                let right = u32::from_be_bytes([block[4], block[5], block[6], block[7]]);
-                sack = if before(sack, right) { right } else { sack };
-            }
-        }
-        sack
     }
 
     #[inline(always)]
@@ -231,6 +219,20 @@ impl Side {
             self.max_end = limit.wrapping_add(u32::from(window == 0));
         }
     }
+}
+
+/// Up to where SACK blocks reach that stand beside this acknowledgment. It takes no segment: one that is lent lies in
+/// memory, also where nothing asks for this.
+#[cold]
+fn sacked(ack: u32, options: &[u8]) -> u32 {
+    let mut sack = ack;
+    for (_, blocks) in tcp_options(options).filter(|(kind, _)| *kind == 5) {
+        for block in blocks.as_chunks::<8>().0 {
+            let right = u32::from_be_bytes([block[4], block[5], block[6], block[7]]);
+            sack = if before(sack, right) { right } else { sack };
+        }
+    }
+    sack
 }
 
 /// A [`Side`] that can be shared, and written by one; its small things stand elsewhere, where there is room.

@@ -27,10 +27,12 @@ pub enum Rewrite {
 }
 
 impl Rewrite {
-    /// Plans the NAT of packets that come with `from` and leave as `to`.
-    pub fn nat(from: &FlowKey, to: &FlowKey) -> Self {
+    /// Plans the NAT of both directions of a flow whose packets come with `from` and leave as `to`. What is done to
+    /// the checksums of one direction is undone to those of the other.
+    pub fn nat(from: &FlowKey, to: &FlowKey) -> [Self; 2] {
         let change = Translation::new((from.source, from.destination), (to.source, to.destination));
-        Self::Nat { address_delta: change.address_delta, port_delta: change.port_delta }
+        let Translation { address_delta, port_delta, .. } = change;
+        [Self::Nat { address_delta, port_delta }, Self::Nat { address_delta: !address_delta, port_delta: !port_delta }]
     }
 
     /// What it says, in a word. What it is, the flow knows.

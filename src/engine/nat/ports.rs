@@ -17,6 +17,7 @@ mod free;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::ops::{Range, RangeInclusive};
 
 use self::free::Free;
@@ -126,11 +127,20 @@ impl Ports {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct PoolKey {
     source: Address,
     backend: Endpoint,
     protocol: Protocol,
+}
+
+impl Hash for PoolKey {
+    /// Few wide writes instead of one for each field.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u128(u128::from_ne_bytes(*self.source.octets()));
+        state.write_u128(u128::from_ne_bytes(*self.backend.address.octets()));
+        state.write_u32(u32::from(self.backend.port) << 8 | u32::from(self.protocol.0));
+    }
 }
 
 /// What R30 keeps: whether a port is one that only the system may use.

@@ -29,7 +29,7 @@ fn flow(table: &Table, client: u8, source_port: u16) -> FlowRef {
     let plan = Plan {
         original,
         reply: outgoing.invert(),
-        rewrites: [Rewrite::nat(&original, &outgoing), Rewrite::nat(&outgoing.invert(), &original.invert())],
+        rewrites: Rewrite::nat(&original, &outgoing),
         path: None,
         service: ServiceId(0),
         backend: BackendId(0),
