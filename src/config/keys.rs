@@ -444,7 +444,7 @@ pub(super) const HA: &[Key] = &[
          until the operator says so.",
     ),
     Key::later("witness", "remove the key: no version has a witness yet"),
-    Key::later("commit", "remove the key: no packet waits for the standby yet"),
+    Key::later("commit", "remove the key: new connections always wait for the standby, up to 10 ms"),
 ];
 
 /// An entry of `backends`.

@@ -27,6 +27,8 @@ pub struct Copying {
     /// In which all that is decided is told; 0: nobody listens.
     session: u32,
     next_mark: Instant,
+    /// Something was told that nobody has been woken for.
+    has_told: bool,
     /// The other one serves.
     passive: bool,
 }
@@ -61,7 +63,7 @@ pub enum Waiting {
 impl Copying {
     /// By this lane; the engine is to be a [paired](Engine::pair) one.
     pub fn new(lane: WorkerLane) -> Self {
-        Self { lane, held: VecDeque::new(), session: 0, next_mark: Instant::ZERO, passive: true }
+        Self { lane, held: VecDeque::new(), session: 0, next_mark: Instant::ZERO, has_told: false, passive: true }
     }
 
     /// The other gateway serves, or nobody does: makes changes that were made there. True if there may be more.
@@ -148,8 +150,14 @@ impl Copying {
     pub fn tell(&mut self, engine: &mut Engine) -> Option<u64> {
         let (changes, commits) = engine.news();
         let told = changes.map(|change| self.lane.tell(change)).last()?;
+        self.has_told = true;
         let waits = commits && self.lane.marks.commits.load(Relaxed) && self.held.len() < MOST_HELD;
         waits.then_some(told)
+    }
+
+    /// Whether something was told since it was asked last: then who sends it is to be woken.
+    pub const fn has_told(&mut self) -> bool {
+        std::mem::replace(&mut self.has_told, false)
     }
 
     /// Keeps a packet until so many changes have come.

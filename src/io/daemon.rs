@@ -19,6 +19,7 @@ use super::key_file;
 use super::netlink::Prefix;
 use super::peer::Pair;
 use super::probe::Prober;
+use super::replication::Replication;
 use super::routes::Routes;
 use super::segmenting::Segmenting;
 use super::serve::http::{self, Http};
@@ -40,6 +41,7 @@ use crate::control::overrides::Overrides;
 use crate::control::{Controller, Health};
 use crate::engine::conntrack::FlowRef;
 use crate::engine::{Engine, Instant, Shared, WorkerId};
+use pair::{TEXT_ROOM, random_boot};
 use start::{random_seed, refuse_kept, warn_of_closed_doors, worker_count};
 
 pub use start::{StartError, admit};
@@ -57,6 +59,9 @@ pub struct Daemon {
     pair: Option<Pair>,
     /// Before it begins to.
     keys: Option<KeyRing>,
+    /// Another number for each start; not 0, which stands for one that is not known.
+    boot: u64,
+    replication: Option<Replication>,
     duty: Option<Arc<Duty>>,
     presence: Arc<Presence>,
     kept_epoch: Epoch,
@@ -115,10 +120,15 @@ impl Daemon {
         let record = Arc::clone(controller.checks());
         let prober = Prober::start(Arc::clone(&shared), Arc::clone(&mailboxes), record).map_err(StartError::System)?;
         let discoverer = Discoverer::new().map_err(StartError::System)?;
+        let boot = random_boot().map_err(StartError::System)?;
+        let (replication, lanes) = keys.as_ref().map(|_| Replication::new(count, TEXT_ROOM, boot)).unzip();
+        let mut lanes = lanes.into_iter().flatten();
         let mut daemon = Self {
             controller,
             pair: None,
             keys,
+            boot,
+            replication,
             duty,
             presence,
             kept_epoch: Epoch::ZERO,
@@ -137,15 +147,12 @@ impl Daemon {
             tun,
         };
         for (id, queue) in (0..count).map(WorkerId).zip(queues) {
-            let mut engine = Engine::new(&shared, id, sys::now());
-            if daemon.duty.is_some() {
-                engine.pair();
-            }
+            let engine = Engine::new(&shared, id, sys::now());
             let port = Segmenting::new(TunPort::new(queue, daemon.tun.offloads()));
             let worker = Worker::new(id, port, engine, Arc::clone(&daemon.mailboxes));
-            let worker = match &daemon.duty {
-                Some(duty) => worker.on_duty(Arc::clone(duty)),
-                None => worker,
+            let worker = match (&daemon.duty, lanes.next()) {
+                (Some(duty), Some(lane)) => worker.on_duty(Arc::clone(duty), lane),
+                _ => worker,
             };
             let thread = sys::spawn(&format!("worker-{}", id.0), move || worker.run());
             daemon.workers.push(thread.map_err(StartError::System)?);

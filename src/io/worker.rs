@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use crossbeam_queue::{ArrayQueue, SegQueue};
 
-use super::copying::Again;
+use super::copying::{Again, Copying, Waiting};
 use super::duty::{Duty, Order, Watch};
 use super::gather::Gather;
+use super::lanes::WorkerLane;
 use super::port::{Batch, Frame, PacketPort, Sent};
 use super::sys::{self, Waker};
 use super::words::in_words;
@@ -144,6 +145,7 @@ pub struct Worker<P> {
     next_timeout: Instant,
     /// If this is a gateway of a pair.
     watch: Option<Watch>,
+    copying: Option<Copying>,
     /// It is the other one that forwards: nothing is due here.
     passive: bool,
 }
@@ -153,13 +155,27 @@ impl<P: PacketPort> Worker<P> {
     pub fn new(id: WorkerId, port: P, engine: Engine, mailboxes: Arc<[Mailbox]>) -> Self {
         let (batch, gather, wrapping) = (Batch::default(), Gather::new(port.takes()), Scratch::default());
         let next_timeout = Instant::ZERO;
-        Self { id, port, engine, mailboxes, batch, gather, wrapping, next_timeout, watch: None, passive: false }
+        Self {
+            id,
+            port,
+            engine,
+            mailboxes,
+            batch,
+            gather,
+            wrapping,
+            next_timeout,
+            watch: None,
+            copying: None,
+            passive: false,
+        }
     }
 
     /// Does only what the pair calls for.
     #[must_use]
-    pub fn on_duty(self, duty: Arc<Duty>) -> Self {
-        Self { watch: Some(Watch::new(duty, self.id, sys::now())), ..self }
+    pub fn on_duty(mut self, duty: Arc<Duty>, lane: WorkerLane) -> Self {
+        self.engine.pair();
+        let (watch, copying) = (Some(Watch::new(duty, self.id, sys::now())), Some(Copying::new(lane)));
+        Self { watch, copying, ..self }
     }
 
     /// Serves until it is told to stop.
@@ -182,15 +198,17 @@ impl<P: PacketPort> Worker<P> {
             self.passive = order != Order::Forward;
             let more = match order {
                 Order::Forward => {
+                    let copies = self.lead(now);
                     self.handle_batch(now);
                     let more = self.handle_mail(now);
-                    self.handle_timeouts(now) || more
+                    self.handle_timeouts(now) || more || copies
                 }
                 Order::Discard | Order::Flush | Order::Relay => {
                     self.pass_over(order, now);
-                    full
+                    self.follow(now) || full
                 }
             };
+            self.tell(now);
             if more {
                 continue;
             }
@@ -215,8 +233,8 @@ impl<P: PacketPort> Worker<P> {
         self.engine.foresee(self.batch.packets(), sys::prefetch);
         for n in 0..self.batch.len() {
             let mut frame = self.batch.frame(n);
-            let leaves =
-                process(&mut frame, &mut self.engine, &mut self.port, &mut self.wrapping, &self.mailboxes, now);
+            let Self { engine, port, wrapping, mailboxes, copying, .. } = self;
+            let leaves = process(&mut frame, Way { engine, port, wrapping, mailboxes, copying: copying.as_mut() }, now);
             if let Some(Leaving { len, part }) = leaves {
                 self.batch.shorten(n, len);
                 self.gather.add(&self.batch, n, part);
@@ -234,6 +252,31 @@ impl<P: PacketPort> Worker<P> {
     fn send_gathered(&mut self) {
         let Self { engine, batch, port, gather, .. } = self;
         gather.send(batch, port, |len, sent| count_sent(engine, &sent, len));
+    }
+
+    /// Before flows are decided about: those that are known of the other one's are here; true if there may be more to do.
+    fn lead(&mut self, now: Instant) -> bool {
+        let again = &self.mailboxes[usize::from(self.id.0)].again;
+        self.copying.as_mut().is_some_and(|copying| copying.lead(&mut self.engine, || again.pop(), now))
+    }
+
+    /// What the other one has decided is so here, too; true if there may be more of it.
+    fn follow(&mut self, now: Instant) -> bool {
+        self.copying.as_mut().is_some_and(|copying| copying.follow(&mut self.engine, now))
+    }
+
+    /// Tells the other one what was decided, and sends what had to wait for it.
+    fn tell(&mut self, now: Instant) {
+        let (Some(copying), Some(watch)) = (&mut self.copying, &self.watch) else { return };
+        if self.engine.has_news() {
+            copying.tell(&mut self.engine);
+        }
+        if copying.has_told() {
+            watch.duty().heart().wake();
+        }
+        while let Some(waiting) = copying.release(now) {
+            send_waiting(waiting, &self.engine, &mut self.port);
+        }
     }
 
     /// What came is not for this gateway to decide about. No flow's time ends meanwhile: that is the other one's to say.
@@ -284,8 +327,14 @@ impl<P: PacketPort> Worker<P> {
         for _ in 0..64 {
             let Some(mut bytes) = mailbox.handed.pop() else { return false };
             let mut frame = Frame::new(&mut bytes);
-            let leaves =
-                process(&mut frame, &mut self.engine, &mut self.port, &mut self.wrapping, &self.mailboxes, now);
+            let way = Way {
+                engine: &mut self.engine,
+                port: &mut self.port,
+                wrapping: &mut self.wrapping,
+                mailboxes: &self.mailboxes,
+                copying: self.copying.as_mut(),
+            };
+            let leaves = process(&mut frame, way, now);
             if let Some(Leaving { len, .. }) = leaves {
                 count_sent(&self.engine, &self.port.send(&mut bytes[..OFFLOAD_LEN + len]), len);
             }
@@ -310,7 +359,9 @@ impl<P: PacketPort> Worker<P> {
     /// Waits for a packet, for mail, or for a flow's time to be over.
     fn sleep(&mut self, now: Instant) -> io::Result<()> {
         let due = self.engine.poll_timeout().filter(|_| !self.passive);
-        let timeout = due.map(|at| at.max(self.next_timeout).since(now));
+        let told = self.copying.as_ref().filter(|_| !self.passive).and_then(Copying::poll_timeout);
+        let told = told.map(|at| at.since(now));
+        let timeout = due.map(|at| at.max(self.next_timeout).since(now)).into_iter().chain(told).min();
         self.port.wait(&self.mailboxes[usize::from(self.id.0)].waker, timeout)
     }
 
@@ -326,23 +377,29 @@ struct Leaving {
     part: Option<Part>,
 }
 
+/// What a packet passes.
+struct Way<'a, P> {
+    engine: &'a mut Engine,
+    port: &'a mut P,
+    wrapping: &'a mut Scratch,
+    mailboxes: &'a [Mailbox],
+    copying: Option<&'a mut Copying>,
+}
+
 /// Takes one packet through the engine and does what the verdict says, but for sending: what is to be forwarded, and what
 /// the engine has to say itself.
 #[inline]
-fn process<P: PacketPort>(
-    frame: &mut Frame<'_>,
-    engine: &mut Engine,
-    port: &mut P,
-    wrapping: &mut Scratch,
-    mailboxes: &[Mailbox],
-    now: Instant,
-) -> Option<Leaving> {
+fn process<P: PacketPort>(frame: &mut Frame<'_>, way: Way<'_, P>, now: Instant) -> Option<Leaving> {
+    let Way { engine, port, wrapping, mailboxes, mut copying } = way;
     let mut leaves = None;
     let (verdict, len, offload) = match frame.packet() {
         Ok(mut packet) => {
             let verdict = engine.handle(&mut packet, now, &mut NoTrace);
             if packet.tunnel().is_some() {
-                send_wrapped(&mut packet, engine, port, wrapping);
+                match wait_for(&mut copying, engine) {
+                    Some((copying, told)) => copying.hold(wrapped(&mut packet, wrapping), told, now),
+                    None => send_wrapped(&mut packet, engine, port, wrapping),
+                }
                 return None;
             }
             if verdict == Verdict::Forward {
@@ -356,7 +413,13 @@ fn process<P: PacketPort>(
         }
     };
     match verdict {
-        Verdict::Forward => drop(frame.seal(len, &offload)),
+        Verdict::Forward => {
+            let sealed = frame.seal(len, &offload);
+            if let Some((copying, told)) = wait_for(&mut copying, engine) {
+                copying.hold(Waiting::Sealed(sealed.to_vec()), told, now);
+                return None;
+            }
+        }
         Verdict::Handoff(owner) => {
             let mailbox = &mailboxes[usize::from(owner.0)];
             match mailbox.handed.push(frame.seal(len, &offload).to_vec()) {
@@ -370,6 +433,42 @@ fn process<P: PacketPort>(
         Verdict::Reply | Verdict::Consume | Verdict::Drop(_) => {}
     }
     leaves
+}
+
+/// Tells the other gateway of a pair what the packet in hand has changed. The number to wait for, if that has to be known
+/// there before it leaves.
+#[inline]
+fn wait_for<'a>(copying: &'a mut Option<&mut Copying>, engine: &mut Engine) -> Option<(&'a mut Copying, u64)> {
+    if !engine.has_news() {
+        return None;
+    }
+    let copying = copying.as_deref_mut()?;
+    copying.tell(engine).map(|told| (copying, told))
+}
+
+/// The packets that a packet is in its tunnel.
+fn wrapped(packet: &mut Packet<'_>, wrapping: &mut Scratch) -> Waiting {
+    let mut pieces = Vec::new();
+    tunnel::emit(packet, wrapping, |headers, payload| pieces.push([headers, payload].concat()));
+    Waiting::Pieces(pieces)
+}
+
+/// Sends what had to wait.
+#[cold]
+fn send_waiting<P: PacketPort>(waiting: Waiting, engine: &Engine, port: &mut P) {
+    match waiting {
+        Waiting::Sealed(mut bytes) => {
+            let sent = port.send(&mut bytes);
+            count_sent(engine, &sent, bytes.len().saturating_sub(OFFLOAD_LEN));
+        }
+        Waiting::Pieces(pieces) => {
+            let sent = pieces.iter().take_while(|piece| port.send_pieces([piece, &[]]).is_ok());
+            let whole = sent.map(|piece| engine.counters().sent.count(piece.len())).count() == pieces.len();
+            if !whole {
+                engine.counters().forward_failed(DropReason::SendFailed);
+            }
+        }
+    }
 }
 
 #[inline]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::lab::{Host, Lab};
@@ -61,6 +61,12 @@ impl Setup {
             Family::V4 => format!("{}:{port}", self.vip()),
             Family::V6 => format!("[{}]:{port}", self.vip()),
         }
+    }
+
+    /// `ADDRESS:PORT` of backend `b1` or `b2`.
+    pub(crate) fn at(&self, backend: &str, port: u16) -> String {
+        let address = self.backend(backend);
+        self.pick(format!("{address}:{port}"), format!("[{address}]:{port}"))
     }
 
     /// The address that a backend sees as the source of a client's packets.
@@ -134,21 +140,39 @@ impl<'a> Tungate<'a> {
     #[track_caller]
     pub(crate) fn start(lab: &'a Lab, configuration: &str) -> Self {
         let mut gateway = Self::launch(lab, configuration);
-        wait_for("tungate serves", || {
-            assert!(!gateway.daemon.has_ended(), "tungate ended at its start\n{}", gateway.said());
-            gateway.ask("show services").status.success().then_some(())
-        });
+        gateway.serves();
         gateway
+    }
+
+    /// The same on one of two gateways, with a folder of its own in the lab's, which may be there already.
+    #[track_caller]
+    pub(crate) fn start_on(host: Host<'a>, configuration: &str) -> Self {
+        let folder = host.lab.folder().join(host.name);
+        fs::create_dir_all(&folder).expect("the lab's folder takes folders");
+        let mut gateway = Self::launch_in(host, &folder, configuration);
+        gateway.serves();
+        gateway
+    }
+
+    #[track_caller]
+    fn serves(&mut self) {
+        wait_for("tungate serves", || {
+            assert!(!self.daemon.has_ended(), "tungate ended at its start\n{}", self.said());
+            self.ask("show services").status.success().then_some(())
+        });
     }
 
     /// Starts the daemon and waits for nothing.
     #[track_caller]
     pub(crate) fn launch(lab: &'a Lab, configuration: &str) -> Self {
-        let folder = lab.folder();
+        Self::launch_in(lab.gateway(), lab.folder(), configuration)
+    }
+
+    #[track_caller]
+    fn launch_in(host: Host<'a>, folder: &Path, configuration: &str) -> Self {
         let socket = folder.join("tungate.sock");
         let file = folder.join("tungate.toml");
         fs::write(&file, placed(folder, configuration)).expect("the lab's folder takes files");
-        let host = lab.gateway();
         let daemon = host.start_words(&[env!("CARGO_BIN_EXE_tungate"), "run", "-c", path(&file)]);
         Self { host, daemon, socket }
     }

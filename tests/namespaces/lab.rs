@@ -43,6 +43,12 @@ impl Lab {
         self.host("gw")
     }
 
+    /// Makes it a lab of two gateways at the same networks, and gives the second.
+    pub(crate) fn second_gateway(&self) -> Host<'_> {
+        self.script(&["pair"]);
+        self.host("gw2")
+    }
+
     pub(crate) fn backend(&self, name: &'static str) -> Host<'_> {
         self.host(name)
     }

@@ -1,11 +1,25 @@
 //! The daemon as one gateway of a pair.
 
+use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd};
 
 use super::{Daemon, StartError};
+use crate::control::ha::seal::OVERHEAD;
 use crate::control::ha::{Command, Epoch, State, Transition};
 use crate::io::key_file;
 use crate::io::peer::{News, Pair, Setup};
+use crate::io::replication::tell_all;
+use crate::io::sys;
+
+/// Most bytes of a text that tells of flows: with all that stands around it, it fits into a packet of 1400.
+pub(super) const TEXT_ROOM: usize = 1400 - 28 - OVERHEAD;
+
+/// A number for this start of the gateway.
+pub(super) fn random_boot() -> io::Result<u64> {
+    let mut boot = [0; 8];
+    sys::fill_with_random(&mut boot)?;
+    Ok(u64::from_ne_bytes(boot).max(1))
+}
 
 /// File of the state folder.
 const EPOCH: &str = "epoch";
@@ -18,7 +32,10 @@ impl Daemon {
     /// A path cannot be opened.
     pub fn join_pair(&mut self) -> Result<(), StartError> {
         let snapshot = self.controller.snapshot();
-        let (Some(ha), Some(keys), Some(duty)) = (snapshot.ha.clone(), self.keys.take(), self.duty.clone()) else {
+        let (keys, replication) = (self.keys.take(), self.replication.take());
+        let (Some(ha), Some(keys), Some(duty), Some(replication)) =
+            (snapshot.ha.clone(), keys, self.duty.clone(), replication)
+        else {
             return Ok(());
         };
         let kept = self.state.read(EPOCH).and_then(|text| text.trim().parse().ok()).unwrap_or(0);
@@ -27,6 +44,9 @@ impl Daemon {
             keys,
             epoch: Epoch::from_bits(kept),
             config_hash: snapshot.translation_hash(),
+            boot: self.boot,
+            replication,
+            shared: std::sync::Arc::clone(self.shared()),
             duty,
             presence: std::sync::Arc::clone(&self.presence),
             mailboxes: std::sync::Arc::clone(&self.mailboxes),
@@ -61,7 +81,12 @@ impl Daemon {
     /// Tells what has happened to the pair, and the pair of what has happened here.
     pub(super) fn follow_pair(&mut self) {
         let Some(pair) = &self.pair else { return };
-        pair.news().for_each(|news| tell(&news));
+        for news in pair.news() {
+            match news {
+                News::TellAll(session) => tell_all(self.controller.shared(), &self.mailboxes, session),
+                News::Transition(_) | News::FlipFailed(_) | News::NoRealTime => tell(&news),
+            }
+        }
         if pair.epoch() != self.kept_epoch {
             self.kept_epoch = pair.epoch();
             self.state.write(EPOCH, &format!("{}\n", self.kept_epoch));
@@ -93,6 +118,7 @@ fn tell(news: &News) {
                 log::warn!(from, to, epoch; "pair: {}", cause.text());
             }
         }
+        News::TellAll(_) => {}
         News::FlipFailed(refusal) => log::warn!("pair: the handover was not done: {refusal}"),
         News::NoRealTime => log::warn!(
             "pair: the kernel gives the heartbeat thread no real-time priority, so it beats slower (profile normal); grant \

@@ -6,16 +6,18 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use super::copies::Copies;
 use super::paths::Path;
 use super::{Ask, Line, News, Setup};
 use crate::config::ha::{Profile as Wanted, Role, SplitBrain};
+use crate::control::ha::header::Kind;
 use crate::control::ha::message::Message;
 use crate::control::ha::seal::{Channel, Identity, Opened, Reject};
 use crate::control::ha::{
-    Action, Cause, Command, Core, Digest, Event, Goodbye, MAX_PATHS, Mode, NodeId, PathId, Profile, Progress, Reason,
-    Report, Settings, SyncReport,
+    Action, Cause, Command, Core, Digest, Event, Goodbye, MAX_PATHS, Mode, NodeId, PathId, Profile, Reason, Report,
+    Settings,
 };
-use crate::engine::Instant;
+use crate::engine::{Instant, WorkerId};
 use crate::io::announce::Presence;
 use crate::io::duty::Duty;
 use crate::io::sys;
@@ -39,6 +41,7 @@ pub(super) struct Heart {
     mailboxes: Arc<[Mailbox]>,
     line: Arc<Line>,
     config_hash: u64,
+    copies: Copies,
     next_greeting: Instant,
     /// Changes of state, by [`Cause::ALL`].
     causes: [u64; Cause::ALL.len()],
@@ -56,11 +59,11 @@ enum Life {
 
 impl Heart {
     /// Makes ready, in the thread itself: its priority decides about the times.
-    pub(super) fn begin(setup: Setup, boot: u64, paths: Vec<Path>, line: Arc<Line>) -> Self {
+    pub(super) fn begin(setup: Setup, paths: Vec<Path>, line: Arc<Line>) -> Self {
         let real_time = sys::become_real_time(PRIORITY).is_ok();
         // Without it, what was not touched for long may have to be read from a disk first.
         let _ = sys::lock_memory();
-        let Setup { ha, keys, epoch, config_hash, duty, presence, mailboxes } = setup;
+        let Setup { ha, keys, epoch, config_hash, boot, replication, shared, duty, presence, mailboxes } = setup;
         let profile = match ha.profile {
             Wanted::Auto | Wanted::Fast if real_time => Profile::Fast,
             Wanted::Auto | Wanted::Fast | Wanted::Normal => Profile::Normal,
@@ -96,6 +99,7 @@ impl Heart {
             mailboxes,
             line,
             config_hash,
+            copies: Copies::new(replication, shared),
             next_greeting: now,
             causes: [0; Cause::ALL.len()],
             actions: Vec::with_capacity(64),
@@ -113,7 +117,7 @@ impl Heart {
     }
 
     fn round(&mut self) -> Life {
-        let mut due = self.core.poll_timeout();
+        let mut due = self.core.poll_timeout().min(self.copies.poll_timeout());
         if self.channel.peer().is_none() {
             due = due.min(self.next_greeting);
         }
@@ -131,9 +135,11 @@ impl Heart {
         self.hear_paths(now);
         let life = self.hear_asks(now);
         self.hear_workers(now);
+        self.copy(now);
         if now >= self.core.poll_timeout() {
             self.step(Event::Tick, now);
             self.ask_for_life(now);
+            self.ask_for_all(now);
         }
         self.greet(now);
         life
@@ -143,16 +149,19 @@ impl Heart {
         let mut buffer = mem::take(&mut self.incoming);
         for index in 0..self.paths.len() {
             let number = u8::try_from(index).expect("a few paths");
-            let Self { core, channel, paths, mailboxes, actions, .. } = self;
+            let Self { core, channel, paths, mailboxes, actions, copies, .. } = self;
             let path = &mut paths[index];
             let mut answers = Vec::new();
             path.read(&mut buffer, now, |datagram, at| match channel.open(number, datagram, now) {
                 Ok(Opened::Greeting { answer, .. }) => answers.extend(answer),
                 Ok(Opened::Message { kind, text, .. }) => {
                     let boot = channel.peer().expect("only a known peer's messages are opened");
-                    match Message::read(kind, text) {
-                        Some(message) => hear(message, (boot, PathId(number), at, now), core, mailboxes, actions),
-                        None => channel.not_understood(),
+                    let understood = Message::read(kind, text).is_some_and(|message| {
+                        let said = Said { boot, path: PathId(number), at, now, message };
+                        hear(&said, core, copies, mailboxes, actions)
+                    });
+                    if !understood {
+                        channel.not_understood();
                     }
                 }
                 // It is counted.
@@ -192,9 +201,19 @@ impl Heart {
         self.step(Event::DataPlane { ticked_at: self.duty.ticked_at(now) }, now);
         if let Some(epoch) = self.duty.confirmed() {
             self.step(Event::Forwarding(epoch), now);
+            if self.core.state().forwards() && epoch == self.core.status(now).epoch {
+                self.copies.relayed.drain(..).for_each(|packet| self.mailboxes[0].hand(packet));
+            }
         }
+        let path = self.best_path(now);
         while let Some(packet) = self.duty.next_relayed() {
-            self.say(Message::Relay(&packet), 0);
+            self.say(Message::Relay(&packet), path);
+        }
+        if self.copies.flush_since.is_some_and(|since| self.duty.still_since(since).next().is_none()) {
+            self.copies.flush_since = None;
+            self.copy(now);
+            let last = Digest { lsn: self.copies.replication.report(0, 0).progress.produced_lsn, root: 0 };
+            self.step(Event::Flushed(last), now);
         }
     }
 
@@ -252,9 +271,12 @@ impl Heart {
             Action::Announce => self.presence.announce(),
             Action::Withdraw => self.presence.withdraw(),
             Action::Relay(so) => self.duty.relay(so),
-            Action::Flush => self.core.step(Event::Flushed(Digest::default()), now, &mut self.actions),
-            // No flows are copied yet.
-            Action::RequestBulk | Action::CommitWait(_) => {}
+            Action::Flush => {
+                self.copies.flush_since = Some(now + Duration::from_micros(1));
+                self.mailboxes.iter().for_each(Mailbox::wake);
+            }
+            Action::RequestBulk => self.copies.replication.want_all(),
+            Action::CommitWait(so) => self.copies.replication.wait_for_commits(so),
             Action::PersistEpoch { epoch, .. } => {
                 self.line.epoch.store(epoch.to_bits(), Relaxed);
                 self.line.told.wake();
@@ -262,6 +284,7 @@ impl Heart {
             Action::Transition(transition) => {
                 let place = Cause::ALL.iter().position(|cause| *cause == transition.cause);
                 self.causes[place.expect("all are in the list")] += 1;
+                self.copies.change(transition.from, transition.to);
                 self.line.tell(News::Transition(transition));
             }
             Action::FlipFailed(refusal) => self.line.tell(News::FlipFailed(refusal)),
@@ -281,9 +304,47 @@ impl Heart {
         }
     }
 
+    /// Tells the core how far the copying is, if that is news.
     fn report_sync(&mut self, now: Instant) {
-        let progress = Progress { config_hash: self.config_hash, ..Progress::default() };
-        self.step(Event::Sync(SyncReport { progress, ..SyncReport::default() }), now);
+        if let Some(report) = self.copies.news(self.config_hash) {
+            self.step(Event::Sync(report), now);
+        }
+    }
+
+    /// Sends what is to be told of flows, and what was heard of the peer's.
+    fn copy(&mut self, now: Instant) {
+        let path = self.best_path(now);
+        let Self { channel, outgoing, paths, copies, .. } = self;
+        let mut send = |kind, text: &[u8]| {
+            if channel.seal(kind, 0, path, outgoing, |out| out.extend_from_slice(text)) {
+                paths[usize::from(path)].send(outgoing);
+            }
+        };
+        copies.texts.drain(..).for_each(|text| send(Kind::Sync, &text));
+        copies.replication.transmit(now, |text| send(Kind::Sync, text));
+        copies.ack.clear();
+        if copies.replication.acknowledge(&mut copies.ack) {
+            send(Kind::Ack, &copies.ack);
+        }
+        if let Some(session) = copies.replication.is_to_tell_all() {
+            self.line.tell(News::TellAll(session));
+        }
+        self.report_sync(now);
+    }
+
+    /// Now and then, until the peer begins to tell all.
+    fn ask_for_all(&mut self, now: Instant) {
+        if let Some(session) = self.copies.replication.asks_for_all() {
+            self.say(Message::Bulk(&session.to_be_bytes()), self.best_path(now));
+        }
+    }
+
+    /// The first path that the peer was heard by lately.
+    fn best_path(&self, now: Instant) -> u8 {
+        let status = self.core.status(now);
+        let seen = status.paths.iter().take(self.paths.len());
+        let alive = seen.map(|path| path.heard_at.is_some_and(|at| now.since(at) < status.timers.dead));
+        (0..).zip(alive).find(|(_, alive)| *alive).map_or(0, |(number, _)| number)
     }
 
     fn report(&self, now: Instant) -> Report {
@@ -291,7 +352,7 @@ impl Heart {
             at: now,
             status: self.core.status(now),
             transitions: self.core.transitions().copied().collect(),
-            oldest_unsynced: Duration::ZERO,
+            oldest_unsynced: self.copies.replication.oldest().map(|at| now.since(at)).unwrap_or_default(),
             rejects: Reject::ALL.map(|reject| self.channel.rejected(reject)),
             causes: Cause::ALL.iter().zip(self.causes).map(|(cause, n)| (cause.name(), n)).collect(),
             paths: self.paths.iter().map(Path::report).collect(),
@@ -315,23 +376,46 @@ impl Heart {
     }
 }
 
-/// What the peer has said, when and by which path; and what time it is.
+/// What the peer has said.
+struct Said<'a> {
+    boot: u64,
+    path: PathId,
+    /// When it came.
+    at: Instant,
+    now: Instant,
+    message: Message<'a>,
+}
+
+/// Hears it; false if it is not understood.
 fn hear(
-    message: Message<'_>,
-    (boot, path, at, now): (u64, PathId, Instant, Instant),
+    Said { boot, path, at, now, message }: &Said<'_>,
     core: &mut Core,
+    copies: &mut Copies,
     mailboxes: &[Mailbox],
     actions: &mut Vec<Action>,
-) {
+) -> bool {
+    copies.meet(*boot);
+    let wake = |worker: WorkerId| mailboxes[usize::from(worker.0)].wake();
     match message {
         Message::Heartbeat(heartbeat) => {
-            core.step(Event::Heartbeat { boot, path, at, heartbeat: &heartbeat }, now, actions);
+            core.step(Event::Heartbeat { boot: *boot, path: *path, at: *at, heartbeat }, *now, actions);
         }
-        Message::Handoff(handoff) => core.step(Event::Handoff(handoff), now, actions),
-        Message::Goodbye(goodbye) => core.step(Event::Goodbye(goodbye), now, actions),
-        // Whichever worker has it finds whose it is.
-        Message::Relay(packet) => mailboxes[0].hand(packet.to_vec()),
-        // No flows are copied yet.
-        Message::Sync(_) | Message::Ack(_) | Message::Bulk(_) | Message::Digest(_) => {}
+        Message::Handoff(handoff) => core.step(Event::Handoff(*handoff), *now, actions),
+        Message::Goodbye(goodbye) => core.step(Event::Goodbye(*goodbye), *now, actions),
+        Message::Relay(packet) => copies.relay(packet, core.state()),
+        Message::Sync(text) => return core.state().claims() || copies.replication.hear(text, wake).is_ok(),
+        Message::Ack(text) => {
+            let Copies { replication, texts, .. } = copies;
+            return replication.hear_ack(text, *now, |text| texts.push(text.to_vec()), wake).is_ok();
+        }
+        Message::Bulk(text) => {
+            let Some(has) = text.first_chunk().map(|bytes| u32::from_be_bytes(*bytes)) else { return false };
+            if core.state().claims() && copies.replication.asked_for_all(*boot, has) {
+                mailboxes.iter().for_each(Mailbox::wake);
+            }
+        }
+        // Marks among the changes do what this was meant for.
+        Message::Digest(_) => return false,
     }
+    true
 }

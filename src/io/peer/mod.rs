@@ -3,6 +3,7 @@
 //! The thread has real-time priority where the kernel allows it, waits for nobody, and takes no lock. The workers see
 //! what they may do in [`Duty`]; the control thread asks, and is told what has happened.
 
+mod copies;
 mod heart;
 mod paths;
 
@@ -20,12 +21,14 @@ use crossbeam_queue::SegQueue;
 
 use super::announce::Presence;
 use super::duty::Duty;
+use super::replication::Replication;
 use super::sys::{self, Waker};
 use super::words::{in_words, with_remedy};
 use super::worker::Mailbox;
 use crate::config::Ha;
 use crate::control::ha::keys::KeyRing;
 use crate::control::ha::{Command, Epoch, Refusal, Report, Transition};
+use crate::engine::Shared;
 use heart::Heart;
 
 /// How long the thread may take to answer: it does so at once, unless the machine stands still.
@@ -42,6 +45,12 @@ pub struct Setup {
     pub epoch: Epoch,
     /// [`crate::config::Snapshot::translation_hash`].
     pub config_hash: u64,
+    /// Of this start; not 0.
+    pub boot: u64,
+    /// Copies flows.
+    pub replication: Replication,
+    /// The flows.
+    pub shared: Arc<Shared>,
     /// What workers may do.
     pub duty: Arc<Duty>,
     /// Whether the addresses are here.
@@ -84,6 +93,8 @@ enum Ask {
 pub enum News {
     /// The gateway is something else now.
     Transition(Transition),
+    /// All flows are to be told to the peer in this session.
+    TellAll(u32),
     /// A handover that was asked for came to nothing.
     FlipFailed(Refusal),
     /// Heartbeats are sent without real-time priority.
@@ -96,10 +107,6 @@ impl Pair {
     /// # Errors
     /// [`PairError`].
     pub fn start(setup: Setup) -> Result<Self, PairError> {
-        let mut boot = [0; 8];
-        sys::fill_with_random(&mut boot).map_err(PairError::System)?;
-        // 0 stands for a boot that is not known.
-        let boot = u64::from_ne_bytes(boot).max(1);
         let now = sys::now();
         let mut paths = Vec::with_capacity(setup.ha.paths.len());
         for path in &setup.ha.paths {
@@ -113,7 +120,7 @@ impl Pair {
             epoch: AtomicU64::new(setup.epoch.to_bits()),
         });
         let for_thread = Arc::clone(&line);
-        let run = move || Heart::begin(setup, boot, paths, for_thread).run();
+        let run = move || Heart::begin(setup, paths, for_thread).run();
         let thread = sys::spawn("heartbeat", run).map_err(PairError::System)?;
         Ok(Self { line, thread: Some(thread) })
     }

@@ -7,6 +7,7 @@ mod bulk;
 mod discovery;
 mod dsr;
 mod failover;
+mod ha;
 mod health;
 mod http;
 mod icmp;
@@ -33,6 +34,7 @@ pub(crate) fn all() -> Vec<Case> {
         discovery::cases(),
         dsr::cases(),
         health::cases(),
+        ha::cases(),
         failover::cases(),
         scale::cases(),
         abuse::cases(),
