@@ -33,11 +33,14 @@ main() {
     until_true is gw2 STANDBY
     told gw gw2
 
+    until_true ./lab.sh exec client curl -sf --max-time 1 -r 0-0 "http://$vip/file"
+
     step 5 "A download of some seconds through the first; in its middle, kill -9"
     ./lab.sh exec client curl -sS --max-time 30 --limit-rate 4M -o "$work/copy" "http://$vip/file" &
     local download=$!
     sleep 2
     kill -KILL "${daemons[gw]}"
+    wait "${daemons[gw]}" 2>/dev/null || true
     wait "$download"
     cmp "$work/file" "$work/copy" && echo "    $(stat -c %s "$work/copy") bytes arrived, and they are the right ones."
     echo "    Who has the VIP now, as the client sees it: $(./lab.sh exec client ip neigh show $vip)"
