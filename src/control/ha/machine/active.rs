@@ -3,7 +3,7 @@
 use super::Core;
 use super::phase::{Phase, Purpose};
 use crate::control::ha::peer::Peer;
-use crate::control::ha::{Action, Cause, Goodbye, Legs, NodeId, Reason, State};
+use crate::control::ha::{Action, Cause, Goodbye, Legs, NodeId, Reason, State, Timers};
 use crate::engine::Instant;
 
 impl Core {
@@ -47,7 +47,10 @@ impl Core {
             return self.enter(next, Cause::Proved, now, actions);
         }
         let heard_at = self.peer.map_or(resumed_at, |peer| peer.heard_at.max(resumed_at));
-        if now.since(heard_at) >= self.timers.confirm {
+        // A peer that is heard and does not hear has taken over by then, if it ever does.
+        let Timers { dead, confirm, .. } = self.timers;
+        let deaf = self.peer.is_some_and(|peer| !peer.claims()) && now.since(resumed_at) >= Timers::LISTEN + dead * 2;
+        if deaf || now.since(heard_at) >= confirm {
             // A new term: should somebody have taken over unheard and be held up now, then this one served later.
             self.raise_epoch(actions);
             self.enter(Phase::Solo, Cause::PeerSilent, now, actions);

@@ -49,6 +49,7 @@ impl Core {
     pub(super) fn hear(&mut self, boot: u64, path: PathId, at: Instant, heartbeat: &Heartbeat, now: Instant) -> bool {
         let stall = self.timers.stall;
         let first = self.peer.is_none();
+        let returns = self.peer.is_some_and(|peer| peer.boot() != boot) || self.peer_is_silent(now);
         let peer = self.peer.get_or_insert_with(|| Peer::new(boot, at, heartbeat, stall));
         let restarted = peer.boot() != boot;
         let taken = first || peer.hear(boot, at, heartbeat, stall);
@@ -61,6 +62,10 @@ impl Core {
         self.timers = self.settings.timers.slower(heartbeat.interval, heartbeat.dead);
         if let Some(echo) = heartbeat.echo.filter(|echo| echo.sent_at >= self.claimed_since) {
             self.echoed = self.echoed.max(Some(echo.sent_at));
+        }
+        if returns {
+            // Nobody knows whether it told neighbours of itself meanwhile.
+            self.announcer.again(now);
         }
         if self.state().claims() {
             self.mind_rival(heartbeat, now);
@@ -139,12 +144,14 @@ impl Core {
         !self.peer_is_silent(now) && !self.config_differs() && self.peer.is_some_and(|peer| peer.says_ready())
     }
 
-    /// Whether the peer has shown that it had heard this one after `resumed_at`, and was passive then.
+    /// Whether the peer has shown that it had heard this one after `resumed_at`, and was passive then; or, after that, that
+    /// it takes over only if told to.
     pub(super) fn peer_has_proved(&self, resumed_at: Instant) -> bool {
         let Some(peer) = self.peer.filter(|peer| !peer.claims() && peer.last.state != State::HandoffIn) else {
             return false;
         };
         let echo = peer.last.echo.is_some_and(|echo| echo.sent_at >= resumed_at);
-        peer.gone().is_none() && (echo || self.lacks(Safeguard::EchoProof))
+        let idle = matches!(peer.last.state, State::Maint | State::Fault) && peer.heard_at >= resumed_at;
+        peer.gone().is_none() && (echo || idle || self.lacks(Safeguard::EchoProof))
     }
 }

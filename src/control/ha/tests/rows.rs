@@ -1,7 +1,7 @@
 //! Who serves after a start, a death, a pause, a partition.
 
 use super::cluster::{A, B, Cluster, DOWN, ms};
-use crate::control::ha::{Action, Cause, Epoch, Event, Goodbye, Legs, Reason, Replica, State};
+use crate::control::ha::{Action, Cause, Command, Epoch, Event, Goodbye, Legs, Mode, Reason, Replica, State};
 
 #[test]
 fn one_that_starts_alone_listens_and_then_serves() {
@@ -313,4 +313,29 @@ fn one_path_is_enough() {
     let status = cluster.gateway(A).core.as_ref().unwrap().status(cluster.now);
     assert!(status.paths[1].heard_at.is_some_and(|at| cluster.now.since(at) > ms(900)));
     assert!(status.paths[0].heard_at.is_some_and(|at| cluster.now.since(at) < ms(6)));
+}
+
+#[test]
+fn one_held_up_whom_a_peer_in_maintenance_does_not_hear_goes_on() {
+    let mut cluster = Cluster::paired();
+    cluster.command(B, Command::Standby { force: false }).unwrap();
+    cluster.run(ms(50));
+    cluster.cut(A);
+    cluster.pause(A, ms(50));
+    cluster.run(ms(60));
+    assert_eq!((cluster.state(A), cluster.cause(A)), (State::Solo, Cause::Proved));
+}
+
+#[test]
+fn one_held_up_whom_nobody_hears_and_nobody_succeeds_goes_on() {
+    let mut cluster = Cluster::with(|settings| settings.mode = Mode::Manual);
+    cluster.start(A);
+    cluster.start(B);
+    cluster.run(ms(1200));
+    cluster.cut(A);
+    cluster.pause(A, ms(50));
+    cluster.run(ms(1000));
+    assert_eq!(cluster.states(), [State::Fenced, State::Standby]);
+    cluster.run(ms(110));
+    assert_eq!(cluster.states(), [State::Active, State::Standby]);
 }
