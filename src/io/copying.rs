@@ -27,10 +27,12 @@ pub struct Copying {
     /// In which all that is decided is told; 0: nobody listens.
     session: u32,
     next_mark: Instant,
-    /// Something was told that nobody has been woken for.
+    /// Changes were made that had been made elsewhere: this gateway has not served since.
+    follows: bool,
+    /// It served in the last round.
+    leads: bool,
+    /// Something was told since anybody asked.
     has_told: bool,
-    /// The other one serves.
-    passive: bool,
 }
 
 /// A packet that waits until the other side knows its flow.
@@ -63,16 +65,23 @@ pub enum Waiting {
 impl Copying {
     /// By this lane; the engine is to be a [paired](Engine::pair) one.
     pub fn new(lane: WorkerLane) -> Self {
-        Self { lane, held: VecDeque::new(), session: 0, next_mark: Instant::ZERO, has_told: false, passive: true }
+        Self {
+            lane,
+            held: VecDeque::new(),
+            session: 0,
+            next_mark: Instant::ZERO,
+            follows: false,
+            leads: false,
+            has_told: false,
+        }
     }
 
-    /// The other gateway serves, or nobody does: makes changes that were made there. True if there may be more.
+    /// This gateway does not serve now: makes changes that were made by the other one. True if there may be more.
     pub fn follow(&mut self, engine: &mut Engine, now: Instant) -> bool {
-        if !self.passive {
-            self.passive = true;
-            self.held.clear(); // Who takes over knows their flows or not; his answer comes from there.
-            self.set_session(0, engine);
-        }
+        self.held.clear(); // As anything that comes now: it is not for this gateway to send.
+        // Somebody may wait for the end of what was decided here.
+        self.has_told |= std::mem::take(&mut self.leads);
+        self.look_at_session(engine, now);
         for _ in 0..AT_ONCE {
             let Some(change) = self.lane.next() else { return false };
             self.import(&change, engine, now);
@@ -82,20 +91,16 @@ impl Copying {
 
     /// This gateway serves. `again` gives what is to be told once more. True if there may be more to do at once.
     pub fn lead(&mut self, engine: &mut Engine, mut again: impl FnMut() -> Option<Again>, now: Instant) -> bool {
-        if self.passive {
-            self.passive = false;
-            while let Some(change) = self.lane.next() {
-                self.import(&change, engine, now);
-            }
+        self.leads = true;
+        while let Some(change) = self.lane.next() {
+            self.import(&change, engine, now);
+        }
+        if std::mem::take(&mut self.follows) {
             engine.take_over(now);
         }
-        let session = self.lane.marks.session.load(Acquire);
-        if session != self.session {
-            self.set_session(session, engine);
-            self.next_mark = now + BETWEEN_MARKS;
-        }
+        self.look_at_session(engine, now);
         let more = self.tell_again(engine, &mut again);
-        if session != 0 && now >= self.next_mark {
+        if self.session != 0 && now >= self.next_mark {
             self.next_mark = now + BETWEEN_MARKS;
             engine.tell_mark();
         }
@@ -120,14 +125,24 @@ impl Copying {
         true
     }
 
-    fn set_session(&mut self, session: u32, engine: &mut Engine) {
+    /// Whether anybody listens, and since when.
+    fn look_at_session(&mut self, engine: &mut Engine, now: Instant) {
+        let session = self.lane.marks.session.load(Acquire);
+        if session == self.session {
+            return;
+        }
         self.session = session;
         engine.tell(session != 0);
         self.lane.begin(session);
-        engine.tell_begin();
+        self.has_told = true;
+        if session != 0 {
+            engine.tell_begin();
+            self.next_mark = now + BETWEEN_MARKS;
+        }
     }
 
-    fn import(&self, change: &Change, engine: &mut Engine, now: Instant) {
+    fn import(&mut self, change: &Change, engine: &mut Engine, now: Instant) {
+        self.follows = true;
         let marks = &self.lane.marks;
         match engine.import(change, now) {
             Ok(Imported::Done) => {
@@ -155,7 +170,7 @@ impl Copying {
         waits.then_some(told)
     }
 
-    /// Whether something was told since it was asked last: then who sends it is to be woken.
+    /// Whether something was told since this was last asked: whoever passes it on is to be woken.
     pub const fn has_told(&mut self) -> bool {
         std::mem::replace(&mut self.has_told, false)
     }
@@ -184,10 +199,5 @@ impl Copying {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let mark = (self.session != 0).then_some(self.next_mark);
         [self.held.front().map(|held| held.until), mark].into_iter().flatten().min()
-    }
-
-    /// Whether there is something to be done for a gateway that does not serve.
-    pub fn has_changes(&self) -> bool {
-        self.lane.has_next()
     }
 }

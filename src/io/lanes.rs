@@ -128,14 +128,14 @@ impl WorkerLane {
     pub(super) fn next(&mut self) -> Option<Change> {
         self.inward.pop().ok()
     }
-
-    /// Whether there is one.
-    pub(super) fn has_next(&self) -> bool {
-        !self.inward.is_empty()
-    }
 }
 
 impl PeerLane {
+    /// How much the worker has told that was not taken yet.
+    pub(super) fn waiting(&self) -> usize {
+        self.out.slots()
+    }
+
     /// What the worker has told.
     pub(super) fn next(&mut self) -> Option<News> {
         self.out.pop().ok()

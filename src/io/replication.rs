@@ -14,7 +14,7 @@ use crate::engine::{Instant, Shared, WorkerId};
 /// What is taken from one worker at once.
 const AT_ONCE: usize = 1024;
 /// With more under way, flows are not told again: what changes goes first.
-const MOST_UNDER_WAY: u64 = 8192;
+const MOST_UNDER_WAY: u64 = 2048;
 
 /// Both directions of the copying of flows.
 #[derive(Debug)]
@@ -78,10 +78,15 @@ impl Replication {
     /// The peer, of this life, has the flows of this session only, and asks for all: true if another begins. Workers are to
     /// be woken then, so that they see it.
     pub fn asked_for_all(&mut self, boot: u64, has: u32) -> bool {
-        let asked_before = self.told_to == Some(boot) && self.sender.session() != has && !self.is_broken();
-        if asked_before {
-            return false;
+        if self.told_to == Some(boot) && self.sender.session() != has {
+            return false; // It is on its way.
         }
+        self.begin_anew(boot);
+        true
+    }
+
+    /// Another session begins for the peer of this life.
+    pub fn begin_anew(&mut self, boot: u64) {
         self.owes_all = true;
         self.told_to = Some(boot);
         self.sender.begin();
@@ -90,7 +95,6 @@ impl Replication {
             lane.ends.marks.overflow.store(false, Relaxed);
             lane.ends.marks.session.store(session, Release);
         }
-        true
     }
 
     /// The session for which all flows are to be [told](tell_all) now, once: every worker tells what it does in it, so that a
@@ -129,11 +133,13 @@ impl Replication {
         self.sender.is_lost() || self.lanes.iter().any(|lane| lane.ends.marks.overflow.load(Acquire))
     }
 
-    /// Sends what the workers have told since, and what seems to be lost.
-    pub fn transmit(&mut self, now: Instant, send: impl FnMut(&[u8])) {
+    /// Sends what the workers have told since, and what seems to be lost; true if there is more.
+    pub fn transmit(&mut self, now: Instant, send: impl FnMut(&[u8])) -> bool {
         let (session, broken) = (self.sender.session(), self.is_broken());
+        let mut more = false;
         for (worker, lane) in (0..).map(WorkerId).zip(&mut self.lanes) {
             let mut last = None;
+            more |= lane.ends.waiting() > AT_ONCE;
             for _ in 0..AT_ONCE {
                 match lane.ends.next() {
                     Some(News::Session(session)) => lane.session = session,
@@ -153,6 +159,7 @@ impl Replication {
         }
         let is_full = self.sender.under_way() > MOST_UNDER_WAY;
         self.lanes.iter().for_each(|lane| lane.ends.marks.is_full.store(is_full, Relaxed));
+        more
     }
 
     /// When [`Self::transmit`] wants to be called, if no worker has anything new.
@@ -247,6 +254,8 @@ impl Replication {
 
     /// The peer lives another life, or this gateway serves now: what was heard of it is all that will be.
     pub fn stop_hearing(&mut self) {
+        self.deliver();
+        self.delayed.clear();
         self.receiver.reset();
         self.unwanted = None;
         self.owes_ack = false;
@@ -275,6 +284,11 @@ impl Replication {
             unshared: u32::try_from(self.unshared()).unwrap_or(u32::MAX),
         };
         SyncReport { progress, replica }
+    }
+
+    /// LSN of the last change that was told.
+    pub const fn produced(&self) -> u64 {
+        self.sender.produced()
     }
 
     /// Changes that the peer has not confirmed.

@@ -205,7 +205,7 @@ impl<P: PacketPort> Worker<P> {
                 }
                 Order::Discard | Order::Flush | Order::Relay => {
                     self.pass_over(order, now);
-                    self.follow(now) || full
+                    self.follow(order, now) || full
                 }
             };
             self.tell(now);
@@ -261,8 +261,9 @@ impl<P: PacketPort> Worker<P> {
     }
 
     /// What the other one has decided is so here, too; true if there may be more of it.
-    fn follow(&mut self, now: Instant) -> bool {
-        self.copying.as_mut().is_some_and(|copying| copying.follow(&mut self.engine, now))
+    fn follow(&mut self, order: Order, now: Instant) -> bool {
+        let follows = matches!(order, Order::Discard | Order::Relay);
+        self.copying.as_mut().filter(|_| follows).is_some_and(|copying| copying.follow(&mut self.engine, now))
     }
 
     /// Tells the other one what was decided, and sends what had to wait for it.

@@ -111,20 +111,22 @@ pub struct PathStatus {
     pub received: u64,
     /// Heartbeats that are missing between those.
     pub lost: u64,
+    /// The peer's life that sent the last, and how many rounds it had sent by then.
+    boot: u64,
     seq: u32,
     /// When the last was sent, by the peer's clock: to be echoed.
     pub(super) sent_at: Instant,
 }
 
 impl PathStatus {
-    pub(super) fn hear(&mut self, index: usize, at: Instant, heartbeat: &Heartbeat, restarted: bool) {
-        if self.heard_at.is_some() && !restarted {
+    pub(super) fn hear(&mut self, index: usize, boot: u64, at: Instant, heartbeat: &Heartbeat) {
+        if self.heard_at.is_some() && boot == self.boot {
             let Some(missing) = heartbeat.seq.wrapping_sub(self.seq).checked_sub(1).filter(|n| *n < 1 << 16) else {
                 return;
             };
             self.lost += u64::from(missing);
         }
-        self.seq = heartbeat.seq;
+        (self.boot, self.seq) = (boot, heartbeat.seq);
         self.received += 1;
         self.heard_at = Some(at);
         self.sent_at = heartbeat.sent_at;

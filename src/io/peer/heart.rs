@@ -212,7 +212,7 @@ impl Heart {
         if self.copies.flush_since.is_some_and(|since| self.duty.still_since(since).next().is_none()) {
             self.copies.flush_since = None;
             self.copy(now);
-            let last = Digest { lsn: self.copies.replication.report(0, 0).progress.produced_lsn, root: 0 };
+            let last = Digest { lsn: self.copies.replication.produced(), root: 0 };
             self.step(Event::Flushed(last), now);
         }
     }
@@ -321,7 +321,7 @@ impl Heart {
             }
         };
         copies.texts.drain(..).for_each(|text| send(Kind::Sync, &text));
-        copies.replication.transmit(now, |text| send(Kind::Sync, text));
+        while copies.replication.transmit(now, |text| send(Kind::Sync, text)) {}
         copies.ack.clear();
         if copies.replication.acknowledge(&mut copies.ack) {
             send(Kind::Ack, &copies.ack);
@@ -329,7 +329,24 @@ impl Heart {
         if let Some(session) = copies.replication.is_to_tell_all() {
             self.line.tell(News::TellAll(session));
         }
+        self.mend_session(now);
         self.report_sync(now);
+    }
+
+    /// A session of which something is lost is worth nothing: the peer, if it is there, is told all anew.
+    fn mend_session(&mut self, now: Instant) {
+        if !self.copies.replication.is_broken() {
+            return;
+        }
+        let status = self.core.status(now);
+        let is_there = status.peer.is_some_and(|peer| now.since(peer.heard_at) < status.timers.dead);
+        match self.channel.peer().filter(|_| is_there) {
+            Some(boot) => {
+                self.copies.replication.begin_anew(boot);
+                self.mailboxes.iter().for_each(Mailbox::wake);
+            }
+            None => self.copies.replication.stop_telling(),
+        }
     }
 
     /// Now and then, until the peer begins to tell all.

@@ -51,10 +51,9 @@ impl Core {
         let first = self.peer.is_none();
         let returns = self.peer.is_some_and(|peer| peer.boot() != boot) || self.peer_is_silent(now);
         let peer = self.peer.get_or_insert_with(|| Peer::new(boot, at, heartbeat, stall));
-        let restarted = peer.boot() != boot;
         let taken = first || peer.hear(boot, at, heartbeat, stall);
         if let Some(seen) = self.paths.get_mut(usize::from(path.0)) {
-            seen.hear(usize::from(path.0), at, heartbeat, restarted);
+            seen.hear(usize::from(path.0), boot, at, heartbeat);
         }
         if !taken {
             return false;

@@ -74,7 +74,9 @@ impl Core {
     pub(super) fn vacancy(&self, now: Instant, news: bool) -> Option<Cause> {
         let peer = self.peer?;
         // What was said before is no evidence: it may have become active since.
-        if let Some(cause) = evidence(&peer).filter(|_| news) {
+        if let Some(cause) =
+            evidence(&peer).filter(|cause| news && (*cause != Cause::DataPlaneStalled || self.is_better(now)))
+        {
             return Some(cause);
         }
         let dead = self.timers.dead;
@@ -84,10 +86,19 @@ impl Core {
             let patience = if self.flaps.held { Timers::LISTEN } else { dead };
             return (silent >= patience && self.settings.mode == Mode::Pair).then_some(Cause::PeerSilent);
         }
+        if peer.claims() && !self.is_better(now) {
+            return None;
+        }
         let patience = if peer.claims() || self.goes_first(&peer) { dead } else { dead * 2 };
         let unclaimed = now.since(peer.claimed_at.max(self.watch_from));
         let cause = if peer.claims() { Cause::DataPlaneStalled } else { Cause::PeerGaveUp };
         (unclaimed >= patience).then_some(cause)
+    }
+
+    /// Whether this one would serve better than one that lives, has the role, and is held up now and then: where a machine
+    /// has too much to do, both are, and the role would go to and fro between them with every message.
+    fn is_better(&self, now: Instant) -> bool {
+        !self.data_plane_stalled(now) && !self.flaps.held && self.unready().is_none()
     }
 
     /// Of two that are passive, who takes the role.

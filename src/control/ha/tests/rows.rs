@@ -1,6 +1,6 @@
 //! Who serves after a start, a death, a pause, a partition.
 
-use super::cluster::{A, B, Cluster, DOWN, ms};
+use super::cluster::{A, B, Cluster, DOWN, PATHS, ms};
 use crate::control::ha::{Action, Cause, Command, Epoch, Event, Goodbye, Legs, Mode, Reason, Replica, State};
 
 #[test]
@@ -250,6 +250,34 @@ fn the_standby_takes_over_from_a_data_plane_that_does_not_move() {
     cluster.run(ms(500));
     assert_eq!(cluster.states(), [State::Standby, State::Active]);
     assert!(cluster.never_both());
+}
+
+/// As on a machine that has too much to do: the role went from one to the other with every heartbeat.
+#[test]
+fn two_that_are_both_held_up_leave_the_role_where_it_is() {
+    for a_first in [0, 1, 5, 20] {
+        let mut cluster = Cluster::paired();
+        cluster.stick_data_plane(B, ms(400));
+        cluster.run(ms(a_first));
+        cluster.stick_data_plane(A, ms(300));
+        cluster.run(ms(1000));
+        assert_eq!(cluster.states(), [State::Active, State::Standby], "{:#?}", cluster.history());
+        let terms = cluster.gateway(A).settings.epoch.max(cluster.gateway(B).settings.epoch).to_bits() / 2;
+        assert!(terms <= 2, "{terms} terms");
+    }
+}
+
+#[test]
+fn a_peer_that_starts_again_is_heard_on_all_paths() {
+    let mut cluster = Cluster::paired();
+    cluster.crash(B);
+    cluster.run(ms(100));
+    cluster.start(B);
+    cluster.run(ms(200));
+    let status = cluster.gateway(A).core.as_ref().unwrap().status(cluster.now);
+    for path in &status.paths[..usize::from(PATHS)] {
+        assert!(cluster.now.since(path.heard_at.unwrap()) < ms(20), "{path:?}");
+    }
 }
 
 #[test]
