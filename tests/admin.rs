@@ -349,12 +349,11 @@ fn listings_have_the_fields_of_the_interface() {
     );
     let backend = ["service", "name", "address", "weight", "weight_configured", "backup", "config", "health"];
     let admin = ["admin", "admin_reason", "admin_age_s", "admin_left_s", "health_age_s"];
-    fields(
-        &["show", "backends"],
-        &[&backend[..], &admin, &traffic, &["health_reason", "flows", "flows_opened", "unreachable"]].concat(),
-    );
+    let seen = ["health_reason", "flows", "flows_opened", "unreachable"];
+    let way = ["last_icmp", "last_icmp_age_s", "path_mtu", "path_mtu_left_s"];
+    fields(&["show", "backends"], &[&backend[..], &admin, &traffic, &seen, &way].concat());
     let flow = ["protocol", "client", "listen", "service", "backend", "source", "state", "age_s", "idle_s"];
-    fields(&["show", "flows"], &[&flow[..], &["packets", "bytes", "synced"]].concat());
+    fields(&["show", "flows"], &[&flow[..], &["packets", "bytes", "synced", "one_way"]].concat());
     fields(&["show", "drops"], &["reason", "packets", "meaning"]);
     let worker = ["worker", "batches", "busy_ratio", "handed_over", "forwarded", "replied", "consumed", "segmented"];
     fields(&["show", "workers"], &[&traffic[..], &worker].concat());
