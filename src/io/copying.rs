@@ -78,7 +78,6 @@ impl Copying {
 
     /// This gateway does not serve now: makes changes that were made by the other one. True if there may be more.
     pub fn follow(&mut self, engine: &mut Engine, now: Instant) -> bool {
-        self.held.clear(); // As anything that comes now: it is not for this gateway to send.
         // Somebody may wait for the end of what was decided here.
         self.has_told |= std::mem::take(&mut self.leads);
         self.look_at_session(engine, now);
@@ -87,6 +86,11 @@ impl Copying {
             self.import(&change, engine, now);
         }
         true
+    }
+
+    /// What is held back is not for this gateway to send any more.
+    pub fn forget_held(&mut self) {
+        self.held.clear();
     }
 
     /// This gateway serves. `again` gives what is to be told once more. True if there may be more to do at once.

@@ -1,135 +1,35 @@
-//! A packet worker: one thread, one port, one engine.
+//! A packet worker: one thread, one port, one engine. What others want of it lies in its [`Mailbox`]; what it does with a
+//! packet stands in `process`.
+
+mod mailbox;
+mod process;
 
 use std::io;
 use std::iter;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
 use std::time::Duration;
 
-use crossbeam_queue::{ArrayQueue, SegQueue};
-
-use super::copying::{Again, Copying, Waiting};
+use super::copying::Copying;
 use super::duty::{Duty, Order, Watch};
 use super::gather::Gather;
 use super::lanes::WorkerLane;
-use super::port::{Batch, Frame, PacketPort, Sent};
-use super::sys::{self, Waker};
+use super::port::{Batch, Frame, PacketPort};
+use super::sys;
 use super::words::in_words;
-use crate::config::OnDown;
-use crate::engine::conntrack::FlowRef;
-use crate::engine::{DropReason, Engine, Instant, NoTrace, Outgoing, Verdict, WorkerId};
-use crate::wire::gather::Part;
-use crate::wire::tunnel::{self, Scratch};
-use crate::wire::{OFFLOAD_LEN, Offload, Packet};
+use crate::engine::{DropReason, Engine, Instant, Verdict, WorkerId};
+use crate::wire::OFFLOAD_LEN;
+use crate::wire::tunnel::Scratch;
+use process::{Leaving, Way, count_sent, process, send_own, send_waiting};
 
-/// Packets that may wait for a worker that did not receive them itself.
-const HANDOFF_SLOTS: usize = 1024;
-/// Packets of the gateway itself that may wait for a worker to send them.
-const OWN_SLOTS: usize = 1024;
+pub use mailbox::Mailbox;
+
 /// How long a worker that has just had a packet looks for the next one before it sleeps, giving way to whoever wants
 /// the CPU: bulk TCP comes in bursts some microseconds apart, and to be woken for each costs a third of its speed.
 const LINGER: Duration = Duration::from_micros(20);
 /// How often a busy worker looks for flows whose time is over.
 const TIMEOUT_INTERVAL: Duration = Duration::from_millis(50);
-
-/// What others may want of a worker, while it runs.
-#[derive(Debug)]
-pub struct Mailbox {
-    /// Packets of its flows that came to others.
-    handed: ArrayQueue<Vec<u8>>,
-    /// Flows it shall end.
-    doomed: SegQueue<FlowRef>,
-    /// Flows of backends that are down.
-    cut: SegQueue<(FlowRef, OnDown)>,
-    /// Flows it shall tell the peer of once more.
-    again: SegQueue<Again>,
-    /// Packets of the gateway itself, as they are to leave.
-    own: ArrayQueue<Vec<u8>>,
-    /// Wakes whoever listens to what the engine has heard.
-    listener: OnceLock<Arc<mio::Waker>>,
-    stop: AtomicBool,
-    waker: Waker,
-}
-
-impl Mailbox {
-    /// An empty one.
-    ///
-    /// # Errors
-    /// No file descriptor left for its waker.
-    pub fn new() -> io::Result<Self> {
-        Ok(Self {
-            handed: ArrayQueue::new(HANDOFF_SLOTS),
-            doomed: SegQueue::new(),
-            cut: SegQueue::new(),
-            again: SegQueue::new(),
-            own: ArrayQueue::new(OWN_SLOTS),
-            listener: OnceLock::new(),
-            stop: AtomicBool::new(false),
-            waker: Waker::new()?,
-        })
-    }
-
-    /// Has the worker end a flow of its own.
-    pub fn end_flow(&self, flow: FlowRef) {
-        self.doomed.push(flow);
-        self.waker.wake();
-    }
-
-    /// Has the worker [cut](Engine::cut) a flow of its own, whose backend is down.
-    pub fn cut_flow(&self, flow: FlowRef, on_down: OnDown) {
-        self.cut.push((flow, on_down));
-        self.waker.wake();
-    }
-
-    /// Has the worker tell the peer of a flow of its own once more, in its own time.
-    pub fn tell_again(&self, again: Again) {
-        let is_last = matches!(again, Again::Last(_));
-        self.again.push(again);
-        if is_last {
-            self.waker.wake();
-        }
-    }
-
-    /// Has the worker look whether there is another policy.
-    pub fn wake(&self) {
-        self.waker.wake();
-    }
-
-    /// Has the worker send a packet of the gateway itself. One for which there is no place is lost, as on any network.
-    pub fn send(&self, packet: Vec<u8>) {
-        if self.own.push(packet).is_ok() {
-            self.waker.wake();
-        }
-    }
-
-    /// Has the worker decide about a packet that came elsewhere, offload header in front. One for which there is no place
-    /// is lost.
-    pub fn hand(&self, packet: Vec<u8>) {
-        if self.handed.push(packet).is_ok() {
-            self.waker.wake();
-        }
-    }
-
-    /// Has this woken when the engine has [heard](crate::engine::Heard) something.
-    pub fn set_listener(&self, listener: Arc<mio::Waker>) {
-        // Whoever listens does so from the start of the worker to its end.
-        let _ = self.listener.set(listener);
-    }
-
-    fn tell_listener(&self) {
-        if let Some(listener) = self.listener.get() {
-            // An eventfd refuses only what would overflow it.
-            let _ = listener.wake();
-        }
-    }
-
-    /// Has the worker return after the batch in hand.
-    pub fn stop(&self) {
-        self.stop.store(true, Relaxed);
-        self.waker.wake();
-    }
-}
 
 /// One worker's thread-to-be.
 #[derive(Debug)]
@@ -262,8 +162,14 @@ impl<P: PacketPort> Worker<P> {
 
     /// What the other one has decided is so here, too; true if there may be more of it.
     fn follow(&mut self, order: Order, now: Instant) -> bool {
-        let follows = matches!(order, Order::Discard | Order::Relay);
-        self.copying.as_mut().filter(|_| follows).is_some_and(|copying| copying.follow(&mut self.engine, now))
+        let Some(copying) = &mut self.copying else { return false };
+        match order {
+            Order::Forward | Order::Flush => return false,
+            // What was decided before a handover still leaves.
+            Order::Relay => {}
+            Order::Discard => copying.forget_held(),
+        }
+        copying.follow(&mut self.engine, now)
     }
 
     /// Tells the other one what was decided, and sends what had to wait for it.
@@ -283,24 +189,16 @@ impl<P: PacketPort> Worker<P> {
     /// What came is not for this gateway to decide about. No flow's time ends meanwhile: that is the other one's to say.
     fn pass_over(&mut self, order: Order, now: Instant) {
         for n in 0..self.batch.len() {
-            let frame = self.batch.frame(n);
-            let len = frame.bytes().len();
-            let taken = order == Order::Relay
-                && self.watch.as_ref().is_some_and(|watch| watch.duty().hand_to_peer(frame.as_received().to_vec()));
-            let verdict = match order {
-                Order::Relay if taken => Verdict::Consume,
-                Order::Flush => Verdict::Drop(DropReason::HeldUp),
-                Order::Forward | Order::Discard | Order::Relay => Verdict::Drop(DropReason::NotActive),
-            };
-            self.engine.pass_over(verdict, len);
+            let Self { batch, watch, engine, .. } = self;
+            leave(batch.frame(n).as_received(), order, watch.as_ref(), engine);
+        }
+        // Those handed over are as old as those that came.
+        while let Some(packet) = self.mailbox().handed.pop() {
+            leave(&packet, order, self.watch.as_ref(), &mut self.engine);
         }
         let mailbox = &self.mailboxes[usize::from(self.id.0)];
-        // Packets of the gateway itself have its addresses, too, and those handed over are as old as those that came.
+        // Packets of the gateway itself have its addresses, too.
         while mailbox.own.pop().is_some() {}
-        while let Some(mut packet) = mailbox.handed.pop() {
-            let len = Frame::new(&mut packet).bytes().len();
-            self.engine.pass_over(Verdict::Drop(DropReason::NotActive), len);
-        }
         let cut = || mailbox.cut.pop().map(|(flow, _)| flow);
         for flow in iter::from_fn(|| mailbox.doomed.pop().or_else(cut)) {
             self.engine.close(&flow, now);
@@ -371,150 +269,14 @@ impl<P: PacketPort> Worker<P> {
     }
 }
 
-/// A packet that is to leave, sealed.
-struct Leaving {
-    /// Bytes of it.
-    len: usize,
-    part: Option<Part>,
-}
-
-/// What a packet passes.
-struct Way<'a, P> {
-    engine: &'a mut Engine,
-    port: &'a mut P,
-    wrapping: &'a mut Scratch,
-    mailboxes: &'a [Mailbox],
-    copying: Option<&'a mut Copying>,
-}
-
-/// Takes one packet through the engine and does what the verdict says, but for sending: what is to be forwarded, and what
-/// the engine has to say itself.
-#[inline]
-fn process<P: PacketPort>(frame: &mut Frame<'_>, way: Way<'_, P>, now: Instant) -> Option<Leaving> {
-    let Way { engine, port, wrapping, mailboxes, mut copying } = way;
-    let mut leaves = None;
-    let (verdict, len, offload) = match frame.packet() {
-        Ok(mut packet) => {
-            let verdict = engine.handle(&mut packet, now, &mut NoTrace);
-            if packet.tunnel().is_some() {
-                match wait_for(&mut copying, engine) {
-                    Some((copying, told)) => copying.hold(wrapped(&mut packet, wrapping), told, now),
-                    None => send_wrapped(&mut packet, engine, port, wrapping),
-                }
-                return None;
-            }
-            if verdict == Verdict::Forward {
-                leaves = Some(Leaving { len: packet.bytes().len(), part: Part::of(&packet) });
-            }
-            (verdict, packet.bytes().len(), *packet.offload())
-        }
-        Err(malformed) => {
-            let bytes = frame.bytes();
-            (engine.malformed(malformed, bytes, now), bytes.len(), Offload::default())
-        }
+/// Leaves a packet, offload header included, to the other one, or to nobody.
+fn leave(packet: &[u8], order: Order, watch: Option<&Watch>, engine: &mut Engine) {
+    let verdict = match (order, watch) {
+        (Order::Relay, Some(watch)) if watch.duty().hand_to_peer(packet.to_vec()) => Verdict::Consume,
+        (Order::Flush, _) => Verdict::Drop(DropReason::HeldUp),
+        (Order::Forward | Order::Discard | Order::Relay, _) => Verdict::Drop(DropReason::NotActive),
     };
-    match verdict {
-        Verdict::Forward => {
-            let sealed = frame.seal(len, &offload);
-            if let Some((copying, told)) = wait_for(&mut copying, engine) {
-                copying.hold(Waiting::Sealed(sealed.to_vec()), told, now);
-                return None;
-            }
-        }
-        Verdict::Handoff(owner) => {
-            let mailbox = &mailboxes[usize::from(owner.0)];
-            match mailbox.handed.push(frame.seal(len, &offload).to_vec()) {
-                Ok(()) => mailbox.waker.wake(),
-                Err(_) => engine.counters().handoff_failed(DropReason::HandoffFull),
-            }
-        }
-        Verdict::Consume | Verdict::Drop(DropReason::TunnelUnreachable) if engine.has_heard() => {
-            mailboxes[0].tell_listener();
-        }
-        Verdict::Reply | Verdict::Consume | Verdict::Drop(_) => {}
-    }
-    leaves
-}
-
-/// Tells the other gateway of a pair what the packet in hand has changed. The number to wait for, if that has to be known
-/// there before it leaves.
-#[inline]
-fn wait_for<'a>(copying: &'a mut Option<&mut Copying>, engine: &mut Engine) -> Option<(&'a mut Copying, u64)> {
-    if !engine.has_news() {
-        return None;
-    }
-    let copying = copying.as_deref_mut()?;
-    copying.tell(engine).map(|told| (copying, told))
-}
-
-/// The packets that a packet is in its tunnel.
-fn wrapped(packet: &mut Packet<'_>, wrapping: &mut Scratch) -> Waiting {
-    let mut pieces = Vec::new();
-    tunnel::emit(packet, wrapping, |headers, payload| pieces.push([headers, payload].concat()));
-    Waiting::Pieces(pieces)
-}
-
-/// Sends what had to wait.
-#[cold]
-fn send_waiting<P: PacketPort>(waiting: Waiting, engine: &Engine, port: &mut P) {
-    match waiting {
-        Waiting::Sealed(mut bytes) => {
-            let sent = port.send(&mut bytes);
-            count_sent(engine, &sent, bytes.len().saturating_sub(OFFLOAD_LEN));
-        }
-        Waiting::Pieces(pieces) => {
-            let sent = pieces.iter().take_while(|piece| port.send_pieces([piece, &[]]).is_ok());
-            let whole = sent.map(|piece| engine.counters().sent.count(piece.len())).count() == pieces.len();
-            if !whole {
-                engine.counters().forward_failed(DropReason::SendFailed);
-            }
-        }
-    }
-}
-
-#[inline]
-fn count_sent(engine: &Engine, sent: &io::Result<Sent>, len: usize) {
-    let counters = engine.counters();
-    match sent {
-        Err(_) => counters.forward_failed(DropReason::SendFailed),
-        Ok(how) => {
-            counters.sent.count(len);
-            counters.segmented.add(u64::from(*how == Sent::Segmented));
-        }
-    }
-}
-
-/// Sends a packet into its tunnel, in as many outer packets as it takes, up to the first that is refused. What has left
-/// was sent; the packet itself is lost if any of it is, and its sender will send it again.
-#[inline]
-fn send_wrapped<P: PacketPort>(packet: &mut Packet<'_>, engine: &Engine, port: &mut P, wrapping: &mut Scratch) {
-    let (mut packets, mut bytes, mut refused) = (0, 0, false);
-    tunnel::emit(packet, wrapping, |headers, payload| {
-        refused = refused || port.send_pieces([headers, payload]).is_err();
-        if !refused {
-            (packets, bytes) = (packets + 1, bytes + (headers.len() + payload.len()) as u64);
-        }
-    });
-    let sent = &engine.counters().sent;
-    sent.packets.add(packets);
-    sent.bytes.add(bytes);
-    if refused {
-        engine.counters().forward_failed(DropReason::SendFailed);
-    }
-}
-
-/// Sends the gateway's own packets; nobody waits for them, so a failure is the network's to notice.
-fn send_own<P: PacketPort>(engine: &mut Engine, port: &mut P) {
-    let (mut packets, mut bytes) = (0, 0);
-    for Outgoing { packet, .. } in engine.outbox() {
-        match port.send_pieces([&packet, &[]]) {
-            Ok(()) => (packets, bytes) = (packets + 1, bytes + packet.len() as u64),
-            Err(error) => log::debug!("an answer of the gateway could not be sent: {}", in_words(&error)),
-        }
-    }
-    let sent = &engine.counters().sent;
-    sent.packets.add(packets);
-    sent.bytes.add(bytes);
+    engine.pass_over(verdict, packet.len().saturating_sub(OFFLOAD_LEN));
 }
 
 fn micros(duration: Duration) -> u64 {

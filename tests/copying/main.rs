@@ -199,6 +199,21 @@ fn a_syn_ack_waits_for_the_standby_but_not_for_ever() {
 }
 
 #[test]
+fn what_was_decided_before_a_handover_still_leaves_and_nothing_after_a_fence() {
+    for fenced in [false, true] {
+        let mut world = Gateway::new(11);
+        let (copying, engine) = (&mut world.workers[0], &mut world.world.engines[0]);
+        let now = world.world.now;
+        copying.hold(Waiting::Sealed(vec![1]), 0, now);
+        if fenced {
+            copying.forget_held();
+        }
+        copying.follow(engine, now);
+        assert_eq!(copying.release(now).is_none(), fenced);
+    }
+}
+
+#[test]
 fn a_standby_that_begins_another_life_is_told_anew() {
     let mut lab = Lab::new(10, 1);
     for n in 1..=100 {

@@ -121,7 +121,7 @@ fn lives_and_ends(world: &mut World, connection: &mut Connection) {
 }
 
 #[test]
-fn an_open_connection_goes_on_wherever_it_has_got_to() {
+fn r110_an_open_connection_goes_on_wherever_it_has_got_to() {
     for service in ["web", "plain"] {
         for unseen in [0, 10, 100_000] {
             let mut pair = Pair::new(CONFIG, 2);
@@ -235,7 +235,7 @@ fn no_forger_ends_a_connection_that_was_taken_over() {
 }
 
 #[test]
-fn datagrams_go_on_from_the_same_port() {
+fn r110_datagrams_go_on_from_the_same_port() {
     let mut pair = Pair::new(CONFIG, 2);
     let there = pair.active.client(1).asks("dns", b"who?").forwarded();
     assert!(pair.tell(), "the backend sees a port that only this gateway knows");
@@ -247,7 +247,7 @@ fn datagrams_go_on_from_the_same_port() {
 }
 
 #[test]
-fn a_tunnelled_connection_stays_with_its_backend_and_ends_by_its_own_rst() {
+fn r110_a_tunnelled_connection_stays_with_its_backend_and_ends_by_its_own_rst() {
     let mut pair = Pair::new(DSR, 2);
     let client = at("198.51.100.1:40000");
     let vip = at("192.0.2.10:80");

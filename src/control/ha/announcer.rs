@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use crate::engine::Instant;
 
-/// After taking over: some neighbours lose the first frames, some learn late, some forget.
-const SCHEDULE: [Duration; 7] = [
+/// After taking over, and wherever else addresses are new: the first frame may be lost, a port may take a moment to forward, a
+/// neighbour may ignore a change within a second of its last one.
+pub const BURST: [Duration; 7] = [
     Duration::ZERO,
     Duration::from_millis(2),
     Duration::from_millis(10),
@@ -15,7 +16,7 @@ const SCHEDULE: [Duration; 7] = [
     Duration::from_secs(5),
 ];
 /// Afterwards, so that no switch forgets: they do after 300 s.
-const REFRESH: Duration = Duration::from_secs(60);
+pub const REFRESH: Duration = Duration::from_secs(60);
 /// A burst that has just begun serves a new reason, too.
 const YOUNG: Duration = Duration::from_millis(10);
 
@@ -63,7 +64,7 @@ impl Announcer {
             return false;
         }
         *sent = sent.saturating_add(1);
-        *due = match SCHEDULE.get(usize::from(*sent)) {
+        *due = match BURST.get(usize::from(*sent)) {
             Some(after) => (*began + *after).max(now + Duration::from_millis(1)),
             None => now + REFRESH,
         };

@@ -18,6 +18,7 @@ mod state;
 pub mod sync;
 mod timers;
 
+pub use self::announcer::{BURST, REFRESH};
 pub use self::epoch::{Epoch, NodeId};
 pub use self::event::{Action, Command, Event, Legs, Permit, Refusal, Replica, SyncReport};
 pub use self::heartbeat::{Digest, Echo, Flags, Goodbye, Handoff, Heartbeat, MAX_PATHS, PathId, Progress, Step};

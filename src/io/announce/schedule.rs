@@ -1,23 +1,7 @@
 //! When to announce: often at first, while neighbours may still be busy or deaf, then now and then. Sans-IO.
 
-use std::time::Duration;
-
+use crate::control::ha::{BURST, REFRESH};
 use crate::engine::Instant;
-
-/// After the start, ours or a link's: the first frame may be lost, a port may take a moment to forward, a neighbour may ignore a change
-/// within a second of its last one.
-const BURST: [Duration; 7] = [
-    Duration::ZERO,
-    Duration::from_millis(2),
-    Duration::from_millis(10),
-    Duration::from_millis(50),
-    Duration::from_millis(200),
-    Duration::from_secs(1),
-    Duration::from_secs(5),
-];
-
-/// Switches forget a port after 300 s of silence; long before that.
-const REFRESH: Duration = Duration::from_secs(60);
 
 /// When the next announcement is due.
 #[derive(Debug)]

@@ -7,17 +7,17 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use super::copies::Copies;
+use super::hearing::{Said, hear};
 use super::paths::Path;
 use super::{Ask, Line, News, Setup};
 use crate::config::ha::{Profile as Wanted, Role, SplitBrain};
-use crate::control::ha::header::Kind;
 use crate::control::ha::message::Message;
 use crate::control::ha::seal::{Channel, Identity, Opened, Reject};
 use crate::control::ha::{
     Action, Cause, Command, Core, Digest, Event, Goodbye, MAX_PATHS, Mode, NodeId, PathId, Profile, Reason, Report,
     Settings,
 };
-use crate::engine::{Instant, WorkerId};
+use crate::engine::Instant;
 use crate::io::announce::Presence;
 use crate::io::duty::Duty;
 use crate::io::sys;
@@ -33,21 +33,21 @@ const LAST_WISH: Duration = Duration::from_millis(300);
 /// All that the thread has.
 #[derive(Debug)]
 pub(super) struct Heart {
-    core: Core,
-    channel: Channel,
-    paths: Vec<Path>,
+    pub(super) core: Core,
+    pub(super) channel: Channel,
+    pub(super) paths: Vec<Path>,
     duty: Arc<Duty>,
     presence: Arc<Presence>,
-    mailboxes: Arc<[Mailbox]>,
-    line: Arc<Line>,
-    config_hash: u64,
-    copies: Copies,
+    pub(super) mailboxes: Arc<[Mailbox]>,
+    pub(super) line: Arc<Line>,
+    pub(super) config_hash: u64,
+    pub(super) copies: Copies,
     next_greeting: Instant,
     /// Changes of state, by [`Cause::ALL`].
     causes: [u64; Cause::ALL.len()],
     actions: Vec<Action>,
     incoming: Vec<u8>,
-    outgoing: Vec<u8>,
+    pub(super) outgoing: Vec<u8>,
 }
 
 /// Whether the thread goes on.
@@ -233,7 +233,7 @@ impl Heart {
         }
     }
 
-    fn step(&mut self, event: Event<'_>, now: Instant) {
+    pub(super) fn step(&mut self, event: Event<'_>, now: Instant) {
         self.core.step(event, now, &mut self.actions);
         self.act(now);
     }
@@ -297,67 +297,15 @@ impl Heart {
         }
     }
 
-    fn say(&mut self, message: Message<'_>, path: u8) {
+    pub(super) fn say(&mut self, message: Message<'_>, path: u8) {
         let Self { channel, outgoing, paths, .. } = self;
         if channel.seal(message.kind(), 0, path, outgoing, |out| message.write(out)) {
             paths[usize::from(path)].send(outgoing);
         }
     }
 
-    /// Tells the core how far the copying is, if that is news.
-    fn report_sync(&mut self, now: Instant) {
-        if let Some(report) = self.copies.news(self.config_hash) {
-            self.step(Event::Sync(report), now);
-        }
-    }
-
-    /// Sends what is to be told of flows, and what was heard of the peer's.
-    fn copy(&mut self, now: Instant) {
-        let path = self.best_path(now);
-        let Self { channel, outgoing, paths, copies, .. } = self;
-        let mut send = |kind, text: &[u8]| {
-            if channel.seal(kind, 0, path, outgoing, |out| out.extend_from_slice(text)) {
-                paths[usize::from(path)].send(outgoing);
-            }
-        };
-        copies.texts.drain(..).for_each(|text| send(Kind::Sync, &text));
-        while copies.replication.transmit(now, |text| send(Kind::Sync, text)) {}
-        copies.ack.clear();
-        if copies.replication.acknowledge(&mut copies.ack) {
-            send(Kind::Ack, &copies.ack);
-        }
-        if let Some(session) = copies.replication.is_to_tell_all() {
-            self.line.tell(News::TellAll(session));
-        }
-        self.mend_session(now);
-        self.report_sync(now);
-    }
-
-    /// A session of which something is lost is worth nothing: the peer, if it is there, is told all anew.
-    fn mend_session(&mut self, now: Instant) {
-        if !self.copies.replication.is_broken() {
-            return;
-        }
-        let status = self.core.status(now);
-        let is_there = status.peer.is_some_and(|peer| now.since(peer.heard_at) < status.timers.dead);
-        match self.channel.peer().filter(|_| is_there) {
-            Some(boot) => {
-                self.copies.replication.begin_anew(boot);
-                self.mailboxes.iter().for_each(Mailbox::wake);
-            }
-            None => self.copies.replication.stop_telling(),
-        }
-    }
-
-    /// Now and then, until the peer begins to tell all.
-    fn ask_for_all(&mut self, now: Instant) {
-        if let Some(session) = self.copies.replication.asks_for_all() {
-            self.say(Message::Bulk(&session.to_be_bytes()), self.best_path(now));
-        }
-    }
-
     /// The first path that the peer was heard by lately.
-    fn best_path(&self, now: Instant) -> u8 {
+    pub(super) fn best_path(&self, now: Instant) -> u8 {
         let status = self.core.status(now);
         let seen = status.paths.iter().take(self.paths.len());
         let alive = seen.map(|path| path.heard_at.is_some_and(|at| now.since(at) < status.timers.dead));
@@ -391,48 +339,4 @@ impl Heart {
             self.say_everywhere(Message::Goodbye(Goodbye { epoch, reason: Reason::Shutdown }));
         }
     }
-}
-
-/// What the peer has said.
-struct Said<'a> {
-    boot: u64,
-    path: PathId,
-    /// When it came.
-    at: Instant,
-    now: Instant,
-    message: Message<'a>,
-}
-
-/// Hears it; false if it is not understood.
-fn hear(
-    Said { boot, path, at, now, message }: &Said<'_>,
-    core: &mut Core,
-    copies: &mut Copies,
-    mailboxes: &[Mailbox],
-    actions: &mut Vec<Action>,
-) -> bool {
-    copies.meet(*boot);
-    let wake = |worker: WorkerId| mailboxes[usize::from(worker.0)].wake();
-    match message {
-        Message::Heartbeat(heartbeat) => {
-            core.step(Event::Heartbeat { boot: *boot, path: *path, at: *at, heartbeat }, *now, actions);
-        }
-        Message::Handoff(handoff) => core.step(Event::Handoff(*handoff), *now, actions),
-        Message::Goodbye(goodbye) => core.step(Event::Goodbye(*goodbye), *now, actions),
-        Message::Relay(packet) => copies.relay(packet, core.state()),
-        Message::Sync(text) => return core.state().claims() || copies.replication.hear(text, wake).is_ok(),
-        Message::Ack(text) => {
-            let Copies { replication, texts, .. } = copies;
-            return replication.hear_ack(text, *now, |text| texts.push(text.to_vec()), wake).is_ok();
-        }
-        Message::Bulk(text) => {
-            let Some(has) = text.first_chunk().map(|bytes| u32::from_be_bytes(*bytes)) else { return false };
-            if core.state().claims() && copies.replication.asked_for_all(*boot, has) {
-                mailboxes.iter().for_each(Mailbox::wake);
-            }
-        }
-        // Marks among the changes do what this was meant for.
-        Message::Digest(_) => return false,
-    }
-    true
 }

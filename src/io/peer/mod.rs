@@ -4,6 +4,7 @@
 //! what they may do in [`Duty`]; the control thread asks, and is told what has happened.
 
 mod copies;
+mod hearing;
 mod heart;
 mod paths;
 
